@@ -1,0 +1,54 @@
+# Each target makes .venv on first use and installs what it needs, pinned by constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: run toy test test-real check format docs bench clean
+
+run: $(VENV)/.run          ## make a reasoning model from nothing: about five minutes on two CPU cores
+	$(BIN)/trilaw run
+
+toy: $(VENV)/.run          ## every stage of the default recipe at toy size, in a folder that is thrown away
+	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && $(BIN)/trilaw run tiny --out "$$dir/tiny" \
+	  --set stages.small.tokens=40000 --set stages.medium.tokens=40000 --set stages.base.tokens=120000 \
+	  --set stages.zero.steps=3 --set stages.zero.problems=8 --set stages.exam.limit=16 --set stages.exam.samples=4
+
+test: $(VENV)/.test        ## the test suite
+	$(BIN)/python -m pytest -m "not real"
+
+test-real: $(VENV)/.test   ## tests that need real weights, fetched on first use
+	$(BIN)/python -m pytest -m real
+
+check: $(VENV)/.check      ## format, lint, types, import floors, line budget
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/line_budget.py
+
+format: $(VENV)/.check
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.test       ## benchmarks of this machine
+	$(BIN)/python benchmarks/engine_tiny.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("Trilaw needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": set PYTHON=python3.11, for example." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	$(PIP) --editable ".[test]"
+	touch $@
+
+$(VENV)/.check: $(VENV)/.test
+	$(PIP) --editable ".[test,check]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,141 @@
+"""The numbers of an architecture, read from config.json, with pure arithmetic on them. No torch.
+
+`model` builds modules from an `Arch`, ledgers and planner compute with it: one truth, and a test holds `parameters()` and
+`forward_flops()` equal to the real tensors and to `torch.utils.flop_counter`. Today it knows the Llama family: RMSNorm, rotary
+positions, grouped-query attention, SwiGLU, tied or untied head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from trilaw.core.errors import ModelError, nearest
+
+FAMILIES = ("llama",)
+
+
+@dataclass(frozen=True)
+class Arch:
+    """One decoder-only transformer. Sizes are counts, `head_dim` is per head, `max_positions` is the longest context in tokens."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    max_positions: int
+    family: str = "llama"
+    norm_eps: float = 1e-5
+    rope_theta: float = 10_000.0
+    rope_scaling: Mapping[str, Any] | None = None  # the scaling table of config.json as it stands
+    tied: bool = True
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    bos_id: int | None = None
+    eos_ids: tuple[int, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)  # keys of config.json kept as they came, for saving
+
+    @staticmethod
+    def from_config(config: Mapping[str, Any], where: str = "config.json") -> Arch:
+        """Read Hugging Face's config.json (the layouts of transformers 4 and 5).
+
+        Raises ModelError for an unknown family, a missing field, an activation other than SiLU, or sizes that do not divide.
+        """
+        family = config.get("model_type")
+        if family not in FAMILIES:
+            raise ModelError(f"{where}: the architecture '{family}' is not supported{nearest(str(family), FAMILIES)}.")
+        for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
+            if not isinstance(config.get(key), int) or config[key] <= 0:
+                raise ModelError(f"{where}: '{key}' must be a positive whole number, it is {config.get(key)!r}.")
+        if config.get("hidden_act", "silu") != "silu":
+            raise ModelError(f"{where}: the activation '{config['hidden_act']}' is not supported (only 'silu' is).")
+        heads = config["num_attention_heads"]
+        kv_heads = config.get("num_key_value_heads") or heads
+        if heads % kv_heads:
+            raise ModelError(f"{where}: {heads} attention heads cannot share {kv_heads} key-value heads evenly.")
+        head_dim = config.get("head_dim") or config["hidden_size"] // heads
+        if head_dim % 2:
+            raise ModelError(f"{where}: rotary positions need an even head size, it is {head_dim}.")
+        # transformers 5 puts theta and scaling together under rope_parameters, transformers 4 apart.
+        rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+        theta = rope.pop("rope_theta", None) or config.get("rope_theta") or 10_000.0
+        kind = rope.get("rope_type") or rope.get("type") or "default"
+        eos = config.get("eos_token_id")
+        return Arch(
+            vocab_size=config["vocab_size"],
+            hidden_size=config["hidden_size"],
+            intermediate_size=config["intermediate_size"],
+            layers=config["num_hidden_layers"],
+            heads=heads,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+            max_positions=config.get("max_position_embeddings", 2048),
+            family=family,
+            norm_eps=config.get("rms_norm_eps", 1e-6),
+            rope_theta=float(theta),
+            rope_scaling=None if kind == "default" else rope,
+            tied=bool(config.get("tie_word_embeddings", False)),
+            attention_bias=bool(config.get("attention_bias", False)),
+            mlp_bias=bool(config.get("mlp_bias", False)),
+            bos_id=config.get("bos_token_id"),
+            eos_ids=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
+            extra=dict(config),
+        )
+
+    def to_config(self) -> dict[str, Any]:
+        """config.json for this architecture, in the layout that transformers 4 and 5 both read."""
+        config = dict(self.extra)
+        config.pop("rope_parameters", None)
+        config |= {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": self.family,
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "max_position_embeddings": self.max_positions,
+            "rms_norm_eps": self.norm_eps,
+            "rope_theta": self.rope_theta,
+            "rope_scaling": dict(self.rope_scaling) if self.rope_scaling else None,
+            "tie_word_embeddings": self.tied,
+            "attention_bias": self.attention_bias,
+            "mlp_bias": self.mlp_bias,
+            "bos_token_id": self.bos_id,
+            "eos_token_id": list(self.eos_ids) if len(self.eos_ids) > 1 else self.eos_ids[0] if self.eos_ids else None,
+        }
+        return config
+
+    def parameters(self) -> int:
+        """Weights, each counted once (a tied head is the embedding)."""
+        return self.vocab_size * self.hidden_size * (1 if self.tied else 2) + self.layers * self._layer() + self.hidden_size
+
+    def _layer(self) -> int:
+        d, q, kv = self.hidden_size, self.heads * self.head_dim, self.kv_heads * self.head_dim
+        attention = d * q + 2 * d * kv + q * d + (q + 2 * kv + d if self.attention_bias else 0)
+        mlp = 3 * d * self.intermediate_size + (2 * self.intermediate_size + d if self.mlp_bias else 0)
+        return attention + mlp + 2 * d
+
+    def forward_flops(self, tokens: int, pairs: float, logits: int | None = None) -> float:
+        """FLOPs of a forward pass: 2 a multiply-add, matrix products only.
+
+        tokens: how many pass through the layers. pairs: query-key pairs attended, over all tokens (a causal sequence of length T
+        has T (T + 1) / 2). logits: how many tokens need the head (all by default).
+        """
+        d, q, kv = self.hidden_size, self.heads * self.head_dim, self.kv_heads * self.head_dim
+        layer = 2 * tokens * (d * q + 2 * d * kv + q * d + 3 * d * self.intermediate_size) + 4 * pairs * q
+        return float(self.layers * layer + 2 * (tokens if logits is None else logits) * d * self.vocab_size)
+
+    def train_flops(self, tokens: int, pairs: float, logits: int | None = None) -> float:
+        """FLOPs of forward and backward (three times the forward pass: each product has two gradients)."""
+        return 3.0 * self.forward_flops(tokens, pairs, logits)
+
+    def kv_bytes_per_token(self, element_bytes: int = 2) -> int:
+        return 2 * self.layers * self.kv_heads * self.head_dim * element_bytes
