@@ -48,41 +48,60 @@ class Arch:
         family = config.get("model_type")
         if family not in FAMILIES:
             raise ModelError(f"{where}: the architecture '{family}' is not supported{nearest(str(family), FAMILIES)}.")
-        for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
-            if not isinstance(config.get(key), int) or config[key] <= 0:
-                raise ModelError(f"{where}: '{key}' must be a positive whole number, it is {config.get(key)!r}.")
+        sizes = {
+            key: _whole(config, key, where)
+            for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+        }
         if config.get("hidden_act", "silu") != "silu":
             raise ModelError(f"{where}: the activation '{config['hidden_act']}' is not supported (only 'silu' is).")
-        heads = config["num_attention_heads"]
-        kv_heads = config.get("num_key_value_heads") or heads
+        heads = sizes["num_attention_heads"]
+        kv_heads = heads if config.get("num_key_value_heads") is None else _whole(config, "num_key_value_heads", where)
         if heads % kv_heads:
             raise ModelError(f"{where}: {heads} attention heads cannot share {kv_heads} key-value heads evenly.")
-        head_dim = config.get("head_dim") or config["hidden_size"] // heads
+        if config.get("head_dim") is not None:
+            head_dim = _whole(config, "head_dim", where)
+        elif sizes["hidden_size"] % heads:
+            raise ModelError(
+                f"{where}: {heads} attention heads do not divide hidden_size {sizes['hidden_size']} evenly."
+            )
+        else:
+            head_dim = sizes["hidden_size"] // heads
         if head_dim % 2:
             raise ModelError(f"{where}: rotary positions need an even head size, it is {head_dim}.")
         # transformers 5 puts theta and scaling together under rope_parameters, transformers 4 apart.
-        rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+        key = "rope_parameters" if config.get("rope_parameters") else "rope_scaling"
+        if not isinstance(config.get(key) or {}, Mapping):
+            raise ModelError(f"{where}: '{key}' must be a table, it is {config[key]!r}.")
+        rope = dict(config.get(key) or {})
         theta = rope.pop("rope_theta", None) or config.get("rope_theta") or 10_000.0
+        norm_eps = config.get("rms_norm_eps", 1e-6)
+        for name, number in (("rope_theta", theta), ("rms_norm_eps", norm_eps)):
+            if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < float("inf"):
+                raise ModelError(f"{where}: '{name}' must be a positive number, it is {number!r}.")
         kind = rope.get("rope_type") or rope.get("type") or "default"
-        eos = config.get("eos_token_id")
+        bos, eos = config.get("bos_token_id"), config.get("eos_token_id")
+        eos_ids = tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,)
+        for key, ids in (("bos_token_id", () if bos is None else (bos,)), ("eos_token_id", eos_ids)):
+            if not all(isinstance(i, int) for i in ids):
+                raise ModelError(f"{where}: '{key}' must be a token id, it is {config[key]!r}.")
         return Arch(
-            vocab_size=config["vocab_size"],
-            hidden_size=config["hidden_size"],
-            intermediate_size=config["intermediate_size"],
-            layers=config["num_hidden_layers"],
+            vocab_size=sizes["vocab_size"],
+            hidden_size=sizes["hidden_size"],
+            intermediate_size=sizes["intermediate_size"],
+            layers=sizes["num_hidden_layers"],
             heads=heads,
             kv_heads=kv_heads,
             head_dim=head_dim,
-            max_positions=config.get("max_position_embeddings", 2048),
+            max_positions=_whole({"max_position_embeddings": 2048, **config}, "max_position_embeddings", where),
             family=family,
-            norm_eps=config.get("rms_norm_eps", 1e-6),
+            norm_eps=float(norm_eps),
             rope_theta=float(theta),
             rope_scaling=None if kind == "default" else rope,
             tied=bool(config.get("tie_word_embeddings", False)),
             attention_bias=bool(config.get("attention_bias", False)),
             mlp_bias=bool(config.get("mlp_bias", False)),
-            bos_id=config.get("bos_token_id"),
-            eos_ids=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
+            bos_id=bos,
+            eos_ids=eos_ids,
             extra=dict(config),
         )
 
@@ -115,7 +134,11 @@ class Arch:
 
     def parameters(self) -> int:
         """Weights, each counted once (a tied head is the embedding)."""
-        return self.vocab_size * self.hidden_size * (1 if self.tied else 2) + self.layers * self._layer() + self.hidden_size
+        return (
+            self.vocab_size * self.hidden_size * (1 if self.tied else 2)
+            + self.layers * self._layer()
+            + self.hidden_size
+        )
 
     def _layer(self) -> int:
         d, q, kv = self.hidden_size, self.heads * self.head_dim, self.kv_heads * self.head_dim
@@ -139,3 +162,10 @@ class Arch:
 
     def kv_bytes_per_token(self, element_bytes: int = 2) -> int:
         return 2 * self.layers * self.kv_heads * self.head_dim * element_bytes
+
+
+def _whole(config: Mapping[str, Any], key: str, where: str) -> int:
+    value = config.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise ModelError(f"{where}: '{key}' must be a positive whole number, it is {value!r}.")
+    return value

@@ -62,7 +62,11 @@ def _sentence(cls: type[Config], error: ValidationError, where: str) -> str:
     if first["type"] == "missing":
         return f"{where}: the key '{path}' is missing."
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
-    return f"{where}: '{path}' = {_short(first.get('input'))} does not hold: {message}." if path else f"{where}: {message}."
+    return (
+        f"{where}: '{path}' = {_short(first.get('input'))} does not hold: {message}."
+        if path
+        else f"{where}: {message}."
+    )
 
 
 def _short(value: Any) -> str:
@@ -110,7 +114,8 @@ def override(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
         if not separator or not path:
             raise ConfigError(f"--set {assignment}: write it as key=value, for example --set seed=1.")
         try:
-            value = tomllib.loads(f"value = {text}")["value"]
+            table = tomllib.loads(f"value = {text}")
+            value = table["value"] if len(table) == 1 else text  # a line break in it could start a second key
         except tomllib.TOMLDecodeError:
             value = text
         *parents, last = path.split(".")

@@ -50,7 +50,7 @@ class Stopped(TrilawError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """" (did you mean 'x'?)" for the known word nearest to `word`, or " (known: a, b, c)" when none is near."""
+    """ " (did you mean 'x'?)" for the known word nearest to `word`, or " (known: a, b, c)" when none is near."""
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if close:

@@ -21,7 +21,7 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         if path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
-            self._rewrite([line for line in self._lines()])
+            self._rewrite(list(self._lines()))
 
     def append(self, stage: str, step: int, **values: Any) -> None:
         line = json.dumps({"stage": stage, "step": step, **values}) + "\n"

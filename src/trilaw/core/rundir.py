@@ -39,7 +39,9 @@ def _complaining(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise RunError(f"{path} cannot be written: {reason}. Free space or choose another folder; what was saved before is intact.") from error
+        raise RunError(
+            f"{path} cannot be written: {reason}. Free space or choose another folder; what was saved before is intact."
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -115,7 +117,9 @@ def lock(folder: Path) -> Iterator[None]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise RunError(f"Another process is working in {folder}: wait for it, or give another folder with --out.") from None
+        raise RunError(
+            f"Another process is working in {folder}: wait for it, or give another folder with --out."
+        ) from None
     try:
         yield
     finally:
@@ -138,7 +142,7 @@ def stage_model(folder: Path, stage: str | None = None) -> Path:
 
     Raises RequestError if there is none.
     """
-    made = {name: done["model"] for name, done in stages_done(folder).items() if done.get("model")}
+    made: dict[str, str] = {name: done["model"] for name, done in stages_done(folder).items() if done.get("model")}
     if not made:
         raise RequestError(f"{folder} holds no finished model yet: let `trilaw run` complete a training stage first.")
     if stage is None:

@@ -58,7 +58,9 @@ class SamplingParams:
     ignore_eos: bool = False
 
 
-Prompt = tuple[Message, ...] | str | tuple[int, ...]  # a conversation (the chat template applies), raw text, or token ids
+Prompt = (
+    tuple[Message, ...] | str | tuple[int, ...]
+)  # a conversation (the chat template applies), raw text, or token ids
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,10 +40,10 @@ class CalculatorConfig(Config):
     test_steps: tuple[int, int] = (5, 5)
     hard_steps: tuple[int, int] = (8, 8)
     beyond_steps: tuple[int, int] = (10, 10)  # longer than any document: nothing is expected there
-    direct: float = Field(0.6, ge=0, le=1)  # share of documents that jump to the answer
-    derived: float = Field(0.2, ge=0, le=1)  # share that work without checking; the rest checks
-    slip: float = Field(0.12, ge=0, lt=1)  # chance that a written step is wrong, by 1 or by 10
-    miss: float = Field(0.05, ge=0, le=1)  # chance that a checked document does not see its slip
+    direct: float = Field(default=0.6, ge=0, le=1)  # share of documents that jump to the answer
+    derived: float = Field(default=0.2, ge=0, le=1)  # share that work without checking; the rest checks
+    slip: float = Field(default=0.12, ge=0, lt=1)  # chance that a written step is wrong, by 1 or by 10
+    miss: float = Field(default=0.05, ge=0, le=1)  # chance that a checked document does not see its slip
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

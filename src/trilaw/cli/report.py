@@ -1,0 +1,45 @@
+"""`trilaw report RUN`: build the report of a run folder anew, and print the results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report_command(
+    run: Annotated[Path, typer.Argument(help="A run folder, finished or not.", show_default=False)],
+    json_output: Annotated[bool, typer.Option("--json", help="Print report.json instead of a table.")] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            "--picture", metavar="FILE", help="Also draw one figure of the run, as .svg or .png.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Write report.html and report.json of a run, from its files alone."""
+    # Imported here: charts load matplotlib, and other verbs should not wait for it.
+    from rich.console import Console
+
+    from trilaw.reports import words
+    from trilaw.reports.charts import picture as draw
+    from trilaw.reports.html import build
+    from trilaw.reports.read import read_run
+    from trilaw.reports.table import essential, evaluations_table
+    from trilaw.reports.verdicts import headline
+
+    path = build(run)
+    content = read_run(run)
+    if picture is not None:
+        draw(content, picture)
+    if json_output:
+        typer.echo((run / "report.json").read_text(encoding="utf-8"), nl=False)
+        return
+    console = Console()
+    console.print(words.clean(headline(content)), markup=False, highlight=False)
+    if content.evaluations:
+        console.print(evaluations_table(essential(content.evaluations)))
+    console.print(f"Report: {path}", markup=False, highlight=False, soft_wrap=True)
+    if picture is not None:
+        console.print(f"Picture: {picture}", markup=False, highlight=False, soft_wrap=True)

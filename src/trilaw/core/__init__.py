@@ -1,0 +1,1 @@
+"""Types, protocols, arithmetic of architectures, run folder, seeds, estimators, errors. No torch."""

@@ -1,0 +1,370 @@
+"""The local sampler: continuous batching, so that requests enter and leave while others run.
+
+    step: admit -> prefill the new rows | decode all rows -> sample -> finish
+
+After Orca (Yu et al. 2022): the batch is made up anew at every step. Equal prompts are computed once and their keys and values
+copied. The cache is a dense rectangle, so a decoding step is a few large operations over rows 0..B-1 and costs the same Python for one
+row as for hundreds; rows that end stay until `_DROP` of the batch has ended, then all go at once and waiting requests take their places.
+
+A sample depends on its prompt, parameters and seed, not on the batch it ran in (up to the rounding of matrix products, whose kernels
+vary with the number of rows).
+
+Shapes: B rows, T tokens, S positions, V vocabulary, P prompts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor
+
+from trilaw.core.arch import Arch
+from trilaw.core.errors import ModelError, RequestError, nearest
+from trilaw.core.protocols import Tokenizer
+from trilaw.core.types import Request, Sample, StopReason, Usage
+from trilaw.engine import requests as door
+from trilaw.engine import sequence as seq
+from trilaw.engine.cache import Cache
+from trilaw.engine.rows import Rows
+from trilaw.engine.sampling import RowParams, draw
+from trilaw.model.llama import CausalLM
+from trilaw.model.registry import empty
+
+_DROP = 0.15  # share of dead rows at which they are dropped
+_PREFILL_TOKENS = 4096  # of one pass over prompts, padding included; a longer prompt goes alone
+_CACHE_BYTES = (
+    4 << 30
+)  # the cache's limit where none is given: a constant, so that batches do not depend on free memory
+_IDLE_BYTES = 256 << 20  # a larger cache is given back when nothing runs, so that training has the memory
+
+
+class Engine:
+    """Samples from a model in this process; meets `core.protocols.Sampler`. Not thread-safe: one thread drives it."""
+
+    def __init__(
+        self,
+        model: CausalLM,
+        tokenizer: Tokenizer,
+        *,
+        max_batch: int = 512,
+        max_cache_tokens: int | None = None,
+        dtype: torch.dtype | None = None,
+        weights_version: int = 0,
+    ) -> None:
+        """max_batch: rows that run at once. max_cache_tokens: rows x positions that the cache may take (default: what fits into
+        4 GiB, and never less than one full context). dtype: None, or the model's own, shares the model's parameters with whoever
+        trains them; another one makes a copy, which `load_weights` refreshes.
+
+        Raises RequestError for a limit below 1.
+        """
+        if max_batch < 1:
+            raise RequestError(f"max_batch is {max_batch}, it must be at least 1.")
+        if max_cache_tokens is not None and max_cache_tokens < 2:
+            raise RequestError(f"max_cache_tokens is {max_cache_tokens}, it must be at least 2.")
+        self.arch = model.arch
+        self.tokenizer = tokenizer
+        self.max_batch = max_batch
+        self.weights_version = weights_version
+        self._dtype = dtype or model.dtype
+        self._device = model.device
+        self._own: CausalLM | None = None  # the copy, where one is held
+        self._model = self._take(model)
+        roomy = _CACHE_BYTES // self.arch.kv_bytes_per_token(self._dtype.itemsize)
+        self.max_cache_tokens = max_cache_tokens or max(roomy, self.arch.max_positions)
+        self._cache = Cache(self.arch, self.max_cache_tokens, self._dtype, self._device)
+        self._rows = Rows(max_batch, self._device)
+        self._params: RowParams | None = None  # of all rows; None after the rows changed
+        self._queue: OrderedDict[str, seq.Sequence] = OrderedDict()
+        self._ended: list[Sample] = []  # what the next step hands out
+        self._prompts: WeakValueDictionary[tuple[int, ...], seq.Prompt] = WeakValueDictionary()
+
+    @property
+    def pending(self) -> int:
+        """Requests queued or running, and cancelled ones that no step has handed out yet."""
+        return len(self._queue) + self._rows.live + len(self._ended)
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Queue requests, all or none.
+
+        Raises RequestError for a used id, a parameter out of range or contradicting another, an empty prompt, a token outside the
+        vocabulary, or more tokens (prompt and max_tokens) than the context or the cache holds.
+        """
+        used = {*self._queue, *(s.id for s in self._running().values()), *(s.request_id for s in self._ended)}
+        now = time.monotonic()
+        prompts: dict[int, seq.Prompt] = {}  # by identity: the samples of a problem carry the same object
+        accepted: list[seq.Sequence] = []
+        for request in requests:
+            if request.id in used:
+                raise RequestError(f"Request '{request.id}': this id is in use; give every request an id of its own.")
+            used.add(request.id)
+            door.check_params(request.id, request.params, self.arch.vocab_size)
+            prompt = prompts.get(id(request.prompt)) or self._prompt(door.tokenize(request, self.tokenizer))
+            prompts[id(request.prompt)] = prompt
+            door.check_length(request.id, prompt.tokens, request.params.max_tokens, self.arch, self.max_cache_tokens)
+            accepted.append(seq.Sequence(request.id, prompt, request.params, request.seed, now))
+        for sequence in accepted:
+            sequence.prompt.waiting += 1
+            self._queue[sequence.id] = sequence
+
+    def step(self) -> list[Sample]:
+        """Read the prompts of new rows, or make one token for every row; the samples that ended by it.
+
+        Raises ModelError if the logits are not finite; all requests are dropped then.
+        """
+        with torch.inference_mode():
+            first = self._admit()
+            if self._rows.live:
+                first, logits_BV = self._prefill(first) if first < len(self._rows) else self._decode()
+                self._finish(first, self._sample(first, logits_BV))
+        if not self._rows.live and not self._queue and self._cache.nbytes > _IDLE_BYTES:
+            self._cache.clear()
+        ended, self._ended = self._ended, []
+        return ended
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        """End these requests; the next step hands them out with the tokens that they had. Ids that have ended are passed over."""
+        running = {sequence.id: row for row, sequence in self._running().items()}
+        for id in dict.fromkeys(ids):
+            if id in self._queue:
+                sequence = self._queue.pop(id)
+                sequence.prompt.waiting -= 1
+                if not sequence.prompt.waiting:
+                    sequence.prompt.logits_V = None
+                self._ended.append(self._make(sequence, [], [], "", "cancelled"))
+            elif id in running:
+                self._end(running[id], "cancelled")
+
+    def partial(self, request_id: str) -> str:
+        """The text so far, without half characters or what may become a stop string: a later text only adds to it.
+
+        Raises RequestError for an id that is neither queued nor running.
+        """
+        if request_id in self._queue:
+            return ""
+        for row, sequence in self._running().items():
+            if sequence.id == request_id:
+                return seq.settled(self.tokenizer.decode(self._rows.tokens(row)), sequence.params.stop)
+        known = (*self._queue, *(s.id for s in self._running().values()))
+        raise RequestError(f"No request '{request_id}' is queued or running{nearest(request_id, known)}.")
+
+    def load_weights(self, model: CausalLM, version: int) -> None:
+        """Sample from these weights from now on, as `version`; nothing computed with the old ones is used again.
+
+        Raises RequestError while requests are queued or running, ModelError if the architecture is another.
+        """
+        if self._queue or self._rows.live:
+            raise RequestError(
+                f"The weights cannot change while {self.pending} requests are pending; finish or cancel them first."
+            )
+        if _shape(model.arch) != _shape(self.arch) or model.device != self._device:
+            raise ModelError("The new weights have another architecture or device; make a new Engine for them.")
+        self._model = self._take(model)
+        self.weights_version = version
+
+    def check_integrity(self) -> None:
+        """Raises AssertionError if the books of queue, rows and cache do not agree."""
+        rows, queued = self._rows, list(self._queue.values())
+        B, running = len(rows), list(self._running().values())
+        waiting = dict.fromkeys(self._prompts.values(), 0)
+        for sequence in queued:
+            waiting[sequence.prompt] += 1
+        ids = [s.id for s in (*queued, *running)] + [s.request_id for s in self._ended]
+        finished = rows.made_R[:B] >= rows.limit_R[:B]
+        for holds, complaint in (
+            (self.max_batch >= B, "more rows than max_batch"),
+            (not rows.live_R[B:].any(), "a row beyond the batch is marked as running"),
+            (len(set(ids)) == len(ids) == self.pending, "a request is held twice, or not counted"),
+            (B * rows.longest_reserve <= self.max_cache_tokens, "the reserves exceed the cache"),
+            (self._cache.rows * self._cache.positions <= self.max_cache_tokens, "the cache exceeds its limit"),
+            (B == 0 or self._cache.rows >= B, "the cache lacks rows"),
+            (B == 0 or self._cache.positions >= rows.positions().max(), "the cache lacks positions"),
+            (not (rows.live_R[:B] & finished).any(), "a row runs past max_tokens"),
+            (not (rows.live_R[:B] & (rows.made_R[:B] < 1)).any(), "a running row has no token"),
+            (all(p.waiting == n for p, n in waiting.items()), "a prompt miscounts the requests that wait for it"),
+            (all(p.logits_V is None or p.waiting for p in waiting), "logits are kept that nobody waits for"),
+        ):
+            if not holds:
+                raise AssertionError(f"engine integrity: {complaint}")
+
+    def _take(self, model: CausalLM) -> CausalLM:
+        """The model to sample from: this one, or the engine's own copy, set to its weights."""
+        if model.dtype == self._dtype:
+            return model
+        if self._own is None:
+            self._own = empty(self.arch).to(self._device, self._dtype).requires_grad_(False).eval()
+        self._own.load_state_dict(model.state_dict())
+        return self._own
+
+    def _prompt(self, tokens: tuple[int, ...]) -> seq.Prompt:
+        prompt = self._prompts.get(tokens)
+        if prompt is None:
+            prompt = self._prompts[tokens] = seq.Prompt(tokens)
+        return prompt
+
+    def _running(self) -> dict[int, seq.Sequence]:
+        return {row: s for row, s in enumerate(self._rows.sequences) if self._rows.live_R[row]}
+
+    def _admit(self) -> int:
+        """Drop dead rows if they are many, then let waiting requests in, first come first served, while their reserve fits.
+
+        Returns the first new row (the number of rows if there is none).
+        """
+        rows = self._rows
+        if len(rows) - rows.live > _DROP * len(rows):
+            source, target = rows.compact()
+            if source:
+                span = int(rows.positions().max()) + 1
+                self._cache.copy(self._tensor(source), self._tensor(target), span)
+            self._params = None
+        first, longest = len(rows), rows.longest_reserve
+        while self._queue and len(rows) < self.max_batch:
+            sequence = next(iter(self._queue.values()))
+            longest = max(longest, sequence.reserve)
+            if (len(rows) + 1) * longest > self.max_cache_tokens:
+                break
+            self._queue.popitem(last=False)
+            sequence.prompt.waiting -= 1
+            rows.append(sequence)
+            self._params = None
+        return first
+
+    def _prefill(self, first: int) -> tuple[int, Tensor]:
+        """Read the prompts of rows `first` and up, each distinct one once. Returns `first` and the next token's logits [B - first, V]."""
+        new = self._rows.sequences[first:]
+        holder = {s.prompt: row for row, s in enumerate(self._rows.sequences[:first]) if s.prompt.logits_V is not None}
+        leaders: list[tuple[int, seq.Prompt]] = []
+        for row, sequence in enumerate(new, first):
+            sequence.shared = sequence.prompt in holder
+            if not sequence.shared:
+                holder[sequence.prompt] = row
+                leaders.append((row, sequence.prompt))
+        longest = max(len(s.prompt.tokens) for s in new)
+        self._cache.fit(len(self._rows), longest)
+        for batch in _batches(leaders):
+            self._read([row for row, _ in batch], [prompt for _, prompt in batch])
+        sharing = [row for row, s in enumerate(new, first) if s.shared]
+        if sharing:
+            source = [holder[self._rows.sequences[row].prompt] for row in sharing]
+            self._cache.copy(self._tensor(source), self._tensor(sharing), longest)
+        logits_BV = torch.stack([s.prompt.logits_V for s in new if s.prompt.logits_V is not None])
+        for sequence in new:
+            if not sequence.prompt.waiting:
+                sequence.prompt.logits_V = None
+        return first, logits_BV
+
+    def _read(self, rows: list[int], prompts: list[seq.Prompt]) -> None:
+        """One pass over prompts, padded on the right: their keys and values into these rows, their last logits to the prompts.
+
+        Padding stands after every real token, so the causal mask hides it; later tokens overwrite what it left in the cache.
+        """
+        lengths = [len(p.tokens) for p in prompts]
+        T = max(lengths)
+        tokens_PT = self._tensor([[*p.tokens, *[0] * (T - len(p.tokens))] for p in prompts])
+        mask_11TT = torch.ones(T, T, dtype=torch.bool, device=self._device).tril_()[None, None]
+        hidden_PTD = self._model(tokens_PT, mask_BTS=mask_11TT, cache=self._cache.filling(self._tensor(rows)))
+        last_P = self._tensor(lengths) - 1
+        logits_PV = self._model.logits(hidden_PTD[torch.arange(len(prompts), device=self._device), last_P])
+        for prompt, logits_V in zip(prompts, logits_PV, strict=True):
+            prompt.logits_V = logits_V
+
+    def _decode(self) -> tuple[int, Tensor]:
+        """The newest token of every row through the model. Returns 0 and the next token's logits [B, V]."""
+        B = len(self._rows)
+        positions = self._rows.positions()
+        span = int(positions.max()) + 1
+        self._cache.fit(B, span)
+        position_B = torch.from_numpy(positions).to(self._device)
+        mask_B11S = (torch.arange(span, device=self._device) <= position_B[:, None])[:, None, None]
+        hidden_B1D = self._model(
+            self._rows.last_R[:B, None],
+            positions_BT=position_B[:, None],
+            mask_BTS=mask_B11S,
+            cache=self._cache.appending(position_B, span),
+        )
+        return 0, self._model.logits(hidden_B1D[:, 0])
+
+    def _sample(self, first: int, logits_BV: Tensor) -> Tensor:
+        """Draw and record the next token of rows `first` and up. Returns bool [B - first]: was it one that ends its row?"""
+        if self._params is None or first:
+            self._params = RowParams.of(
+                [s.params for s in self._rows.sequences[first:]], self.tokenizer.eos_ids, self._device
+            )
+        token_B, logprob_B = draw(logits_BV, self._params, self._rows.uniforms(first))
+        if not bool(torch.isfinite(logprob_B).all()):
+            self._abandon()
+            raise ModelError(
+                f"The model's logits are not finite (weights version {self.weights_version}): the weights are broken; go back to an earlier checkpoint."
+            )
+        self._rows.record(first, token_B, logprob_B)
+        stops_B = self._params.stops(token_B)
+        if first:
+            self._params = None
+        return stops_B
+
+    def _finish(self, first: int, stops_B: Tensor) -> None:
+        """End the rows, from `first` on, whose newest token ends them, completes a stop string, or is the last one allowed."""
+        rows, B = self._rows, len(self._rows)
+        stops = stops_B.cpu().numpy()
+        for row in rows.with_strings(first):
+            if not stops[row - first]:
+                text = rows.sequences[row].stopped_text(rows.tokens(row), self.tokenizer)
+                if text is not None:
+                    self._end(row, "stop", text)
+        over = rows.live_R[first:B] & (stops | (rows.made_R[first:B] >= rows.limit_R[first:B]))
+        for row in (over.nonzero()[0] + first).tolist():
+            self._end(row, "stop" if stops[row - first] else "length")
+
+    def _end(self, row: int, stop: StopReason, text: str | None = None) -> None:
+        """Turn a running row into a sample; the row is dead from here on."""
+        sequence, tokens = self._rows.sequences[row], self._rows.tokens(row)
+        if text is None:
+            text = self.tokenizer.decode(tokens[:-1] if stop == "stop" else tokens)
+        self._ended.append(self._make(sequence, tokens, self._rows.logprobs(row), text, stop))
+        self._rows.live_R[row] = False
+
+    def _make(
+        self, sequence: seq.Sequence, tokens: list[int], logprobs: list[float], text: str, stop: StopReason
+    ) -> Sample:
+        prompt = sequence.prompt.tokens
+        usage = Usage(
+            prompt_tokens=len(prompt),
+            cached_tokens=len(prompt) if sequence.shared else 0,
+            completion_tokens=len(tokens),
+            seconds=time.monotonic() - sequence.submitted,
+            flops=sequence.flops(self.arch, len(tokens)),
+        )
+        return Sample(sequence.id, prompt, tuple(tokens), text, tuple(logprobs), stop, self.weights_version, usage)
+
+    def _abandon(self) -> None:
+        """Drop every request, and the cache with what the broken weights left in it."""
+        self._queue.clear()
+        self._rows.live_R[:] = False
+        self._rows.compact()
+        self._cache.clear()
+        self._prompts.clear()
+        self._params = None
+
+    def _tensor(self, values: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=self._device)
+
+
+def _shape(arch: Arch) -> Arch:
+    """What of an architecture the weights and their use depend on."""
+    return replace(arch, bos_id=None, eos_ids=(), extra={})
+
+
+def _batches(leaders: list[tuple[int, seq.Prompt]]) -> Iterator[list[tuple[int, seq.Prompt]]]:
+    """Rows and their prompts, shortest first, in batches whose padded size stays within the budget."""
+    batch: list[tuple[int, seq.Prompt]] = []
+    for row, prompt in sorted(leaders, key=lambda leader: len(leader[1].tokens)):
+        if batch and (len(batch) + 1) * len(prompt.tokens) > _PREFILL_TOKENS:
+            yield batch
+            batch = []
+        batch.append((row, prompt))
+    if batch:
+        yield batch

@@ -1,0 +1,54 @@
+"""The parts of a Llama block that know nothing of positions: linear maps, embedding, RMSNorm, SwiGLU.
+
+RMSNorm: Zhang and Sennrich 2019 (arXiv:1910.07467). SwiGLU: Shazeer 2020 (arXiv:2002.05202). Parameter names are Hugging Face's.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trilaw.core.arch import Arch
+
+
+class Linear(nn.Linear):
+    """nn.Linear without PyTorch's initialisation: `CausalLM.init_weights` or a loader fills it, and no global RNG is touched."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
+class Embedding(nn.Embedding):
+    """nn.Embedding without PyTorch's initialisation, for the same reason."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
+class RMSNorm(nn.Module):
+    """weight * x / rms(x), the division in float32 as Hugging Face has it, the product in the input's dtype."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.float32:
+            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return self.weight * F.rms_norm(x.float(), self.weight.shape, None, self.eps).to(x.dtype)
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, arch: Arch) -> None:
+        super().__init__()
+        self.gate_proj = Linear(arch.hidden_size, arch.intermediate_size, bias=arch.mlp_bias)
+        self.up_proj = Linear(arch.hidden_size, arch.intermediate_size, bias=arch.mlp_bias)
+        self.down_proj = Linear(arch.intermediate_size, arch.hidden_size, bias=arch.mlp_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return y

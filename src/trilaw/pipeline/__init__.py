@@ -1,0 +1,1 @@
+"""Recipes: stages run in order, stopped and resumed at any moment, and reported."""

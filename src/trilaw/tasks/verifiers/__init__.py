@@ -1,0 +1,1 @@
+"""Exact verifiers for model-written text: bounded parsing, nothing is ever evaluated as code."""

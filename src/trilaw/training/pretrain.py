@@ -1,0 +1,162 @@
+"""Pre-training from nothing: next-token prediction over packed whole documents, one pass over a fixed budget of tokens.
+
+Every token is predicted except the first of a document, prompts too. The setting is the one that a tiny calculator model learns with:
+Muon, short warm-up, flat, then linear decay (a model is to be compared at its annealed end). Validation is on held-out documents, over all
+tokens and over those of responses. FLOPs and tokens count documents, not padding, and not validation.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Self
+
+import torch
+from pydantic import Field, model_validator
+
+from trilaw.core.arch import Arch
+from trilaw.core.config import Config
+from trilaw.core.errors import TaskError
+from trilaw.core.ledger import Totals
+from trilaw.core.protocols import StageContext, StageResult
+from trilaw.core.seeds import derive
+from trilaw.model.llama import CausalLM
+from trilaw.model.precision import default_device
+from trilaw.model.registry import build
+from trilaw.model.tokenizer import HFTokenizer
+from trilaw.training.corpus import Corpus, open_corpus
+from trilaw.training.logprobs import token_logprobs
+from trilaw.training.loop import Loop, Precision, SaveDtype, autocast, compute_dtype
+from trilaw.training.losses.cross_entropy import cross_entropy
+from trilaw.training.optim import Kind, OptimizerConfig, Schedule
+from trilaw.training.packing import PackedBatch, collate, pack
+
+
+class PretrainOptimizer(OptimizerConfig):
+    kind: Kind = "muon"
+    learning_rate: float = Field(default=6e-3, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0)
+    warmup_steps: int = Field(default=40, ge=0)
+    schedule: Schedule = "linear"
+    decay_from: float = Field(default=0.3, ge=0, lt=1)
+    final: float = Field(default=0.05, ge=0, le=1)
+
+
+class PretrainConfig(Config):
+    """Text comes from `task` (words of its alphabet are the tokens) or from `data`, a text file (bytes are the tokens)."""
+
+    task: str | None = None
+    data: str | None = None
+    hidden: int = Field(default=128, gt=0)
+    layers: int = Field(default=4, gt=0)
+    heads: int = Field(default=4, gt=0)
+    kv_heads: int | None = Field(default=None, gt=0)  # as many as heads
+    intermediate: int | None = Field(default=None, gt=0)  # 8/3 hidden, rounded up to a multiple of 16
+    rope_theta: float = Field(default=1000.0, gt=0)
+    max_positions: int = Field(default=256, gt=1)
+    tied: bool = False
+    tokens: int = Field(
+        default=1_100_000, gt=0
+    )  # budget in row places: steps x rows_per_step x row_tokens, rounded down
+    row_tokens: int = Field(default=128, gt=1)
+    rows_per_step: int = Field(default=8, gt=0)
+    optimizer: PretrainOptimizer = PretrainOptimizer()
+    valid_documents: int = Field(default=512, gt=0)
+    evaluate_every: int = Field(default=0, ge=0)  # steps; 0: only at the end
+    save_every: int = Field(default=200, gt=0)
+    log_every: int = Field(default=10, gt=0)
+    precision: Precision = "auto"
+    save_dtype: SaveDtype = "auto"
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if (self.task is None) == (self.data is None):
+            raise ValueError("give either task or data")
+        if self.hidden % self.heads or (self.hidden // self.heads) % 2:
+            raise ValueError("hidden must be an even multiple of heads")
+        if self.heads % (self.kv_heads or self.heads):
+            raise ValueError("heads must be a multiple of kv_heads")
+        if self.row_tokens > self.max_positions:
+            raise ValueError("row_tokens may not exceed max_positions")
+        if not self.steps:
+            raise ValueError("tokens must fill at least one step of rows_per_step x row_tokens")
+        return self
+
+    @property
+    def steps(self) -> int:
+        return self.tokens // (self.rows_per_step * self.row_tokens)
+
+    def arch(self, tokenizer: HFTokenizer) -> Arch:
+        return Arch(
+            vocab_size=tokenizer.vocab_size,
+            hidden_size=self.hidden,
+            intermediate_size=self.intermediate or -(-8 * self.hidden // 48) * 16,
+            layers=self.layers,
+            heads=self.heads,
+            kv_heads=self.kv_heads or self.heads,
+            head_dim=self.hidden // self.heads,
+            max_positions=self.max_positions,
+            rope_theta=self.rope_theta,
+            tied=self.tied,
+            bos_id=tokenizer.bos_id,
+            eos_ids=tokenizer.eos_ids,
+        )
+
+
+def run(config: PretrainConfig, context: StageContext) -> StageResult:
+    """Raises ConfigError for a task that writes no documents, Stopped when told to stop."""
+    corpus = open_corpus(config.task, config.data, config.valid_documents, context)
+
+    def fresh() -> tuple[CausalLM, HFTokenizer]:
+        model = build(config.arch(corpus.tokenizer), seed=derive(context.seed, context.name, "weights"))
+        return model.to(default_device()), corpus.tokenizer
+
+    loop = Loop(
+        context,
+        kind="pretrain",
+        steps=config.steps,
+        save_every=config.save_every,
+        save_dtype=config.save_dtype,
+        log_every=config.log_every,
+    )
+    model, _, optimizer = loop.open(fresh, config.optimizer)
+    dtype = compute_dtype(config.precision, model)
+    rows = itertools.islice(pack(corpus.train(), config.row_tokens), loop.start * config.rows_per_step, None)
+    valid: dict[str, float] = {}
+    for step in loop:
+        batch = collate(list(itertools.islice(rows, config.rows_per_step)), config.row_tokens, model.device)
+        if not len(batch.targets_N):
+            raise TaskError(
+                f"The documents of task '{config.task}' ran out at step {step}: lower tokens, or let it write more."
+            )
+        loss = cross_entropy(_logprobs(model, batch, dtype), len(batch.targets_N))
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm, rate = optimizer.step(step)
+        due = step == config.steps or (config.evaluate_every > 0 and step % config.evaluate_every == 0)
+        valid = validate(model, corpus, config, dtype) if due else {}
+        work = Totals(model.arch.train_flops(batch.tokens, batch.pairs, len(batch.targets_N)), 0.0, batch.tokens)
+        loop.record(step, work, loss=loss.item(), grad_norm=norm, learning_rate=rate, **valid)
+    closing = {"parameters": model.arch.parameters(), **valid}
+    return loop.finish(closing, f"validation loss {valid['valid_loss']:.3f} nats a token")
+
+
+def _logprobs(model: CausalLM, batch: PackedBatch, dtype: torch.dtype) -> torch.Tensor:
+    with autocast(dtype, model.device):
+        hidden_BTD = model(batch.tokens_BT, positions_BT=batch.positions_BT, mask_BTS=batch.mask_BTT)
+    return token_logprobs(hidden_BTD[batch.select_BT], model.head_weight, batch.targets_N)
+
+
+@torch.no_grad()
+def validate(model: CausalLM, corpus: Corpus, config: PretrainConfig, dtype: torch.dtype) -> dict[str, float]:
+    """Mean loss on held-out documents in nats: `valid_loss` over all tokens, `valid_worked_loss` over those of responses, if any."""
+    rows = list(pack(corpus.valid(config.valid_documents), config.row_tokens))
+    loss = worked = 0.0
+    tokens = worked_tokens = 0
+    for start in range(0, len(rows), config.rows_per_step):
+        batch = collate(rows[start : start + config.rows_per_step], config.row_tokens, model.device)
+        nats_N = -_logprobs(model, batch, dtype)
+        loss, tokens = loss + float(nats_N.sum()), tokens + len(nats_N)
+        worked, worked_tokens = (
+            worked + float(nats_N[batch.response_N].sum()),
+            worked_tokens + int(batch.response_N.sum()),
+        )
+    return {"valid_loss": loss / tokens} | ({"valid_worked_loss": worked / worked_tokens} if worked_tokens else {})

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+
+import pytest
+
+from trilaw.core import rundir
+from trilaw.core.errors import RequestError, RunError
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_write_text_replaces_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "deep" / "a.txt"
+    rundir.write_text(path, "one")
+    rundir.write_text(path, "two é")
+    assert path.read_text(encoding="utf-8") == "two é"
+    assert names(path.parent) == ["a.txt"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    rundir.write_text(path, "old")
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match="No space left"):
+        rundir.write_text(path, "new")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_writing_below_a_file_is_a_sentence(tmp_path):
+    (tmp_path / "f").write_text("")
+    with pytest.raises(RunError, match="cannot be written"):
+        rundir.write_text(tmp_path / "f" / "a.txt", "x")
+    with pytest.raises(RunError, match="cannot be written"), rundir.new_folder(tmp_path / "f" / "x"):
+        pass
+    with pytest.raises(RunError, match="cannot be written"), rundir.lock(tmp_path / "f"):
+        pass
+
+
+def test_read_json(tmp_path):
+    rundir.write_json(tmp_path / "a.json", {"a": [1]})
+    assert rundir.read_json(tmp_path / "a.json") == {"a": [1]}
+    (tmp_path / "b.json").write_text("{")
+    for name in ("b.json", "missing.json"):
+        with pytest.raises(RunError, match=name):
+            rundir.read_json(tmp_path / name)
+
+
+def test_new_folder_appears_whole_and_replaces(tmp_path):
+    target = tmp_path / "model"
+    for content in ("one", "two"):
+        with rundir.new_folder(target) as folder:
+            assert folder != target
+            (folder / "sub").mkdir()
+            (folder / "sub" / "w").write_text(content)
+            assert content == "two" or not target.exists()
+        assert (target / "sub" / "w").read_text() == content
+    assert names(tmp_path) == ["model"]
+
+
+def test_an_error_inside_new_folder_keeps_the_old_one_and_its_kind(tmp_path):
+    target = tmp_path / "model"
+    with rundir.new_folder(target) as folder:
+        (folder / "w").write_text("old")
+
+    def broken():
+        with rundir.new_folder(target) as folder:
+            (folder / "w").write_text("new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        broken()
+    assert (target / "w").read_text() == "old"
+    assert names(tmp_path) == ["model"]
+
+
+def test_sweep(tmp_path):
+    (tmp_path / "a" / ".tmp-1-x" / "y").mkdir(parents=True)
+    (tmp_path / "a" / ".tmp-2-file").write_text("")
+    (tmp_path / "a" / "kept").write_text("")
+    rundir.sweep(tmp_path)
+    assert names(tmp_path / "a") == ["kept"]
+
+
+def _try_lock(folder, queue):
+    try:
+        with rundir.lock(folder):
+            queue.put("held")
+    except RunError as error:
+        queue.put(str(error))
+
+
+def _lock_elsewhere(folder) -> str:
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=_try_lock, args=(folder, queue))
+    process.start()
+    answer = queue.get(timeout=60)
+    process.join()
+    return answer
+
+
+def test_the_lock_keeps_others_out_until_it_ends(tmp_path):
+    with rundir.lock(tmp_path / "run"):
+        assert "Another process" in _lock_elsewhere(tmp_path / "run")
+    assert _lock_elsewhere(tmp_path / "run") == "held"
+
+
+def run_folder(tmp_path, done):
+    folder = tmp_path / "run"
+    rundir.write_json(folder / "resolved.json", {"stages": [{"name": n} for n in ("base", "zero", "exam")]})
+    for name, model in done.items():
+        rundir.write_json(folder / "stages" / name / "done.json", {"kind": "x", "model": model})
+    return folder
+
+
+def test_stage_model(tmp_path):
+    folder = run_folder(tmp_path, {"zero": "model", "base": "model", "exam": None})
+    assert rundir.is_run(folder)
+    assert not rundir.is_run(tmp_path)
+    assert list(rundir.stages_done(folder)) == ["base", "zero", "exam"]
+    assert rundir.stage_model(folder) == folder / "stages" / "zero" / "model"
+    assert rundir.stage_model(folder, "base") == folder / "stages" / "base" / "model"
+    with pytest.raises(RequestError, match="did you mean 'zero'"):
+        rundir.stage_model(folder, "zeor")
+    with pytest.raises(RequestError, match="no model of a stage 'exam'"):
+        rundir.stage_model(folder, "exam")
+
+
+def test_a_run_without_models_is_a_sentence(tmp_path):
+    with pytest.raises(RequestError, match="no finished model"):
+        rundir.stage_model(run_folder(tmp_path, {}))
+
+
+def test_write_json_is_stable(tmp_path):
+    rundir.write_json(tmp_path / "a.json", {"b": 1, "a": 2})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"b": 1, "a": 2}

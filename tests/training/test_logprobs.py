@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trilaw.training.logprobs import token_logprobs
+
+
+@pytest.mark.parametrize("chunk", [1, 40, 10_000])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("tied", [False, True])
+def test_chunked_head_equals_plain_computation(chunk: int, temperature: float, tied: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    N, D, V = 13, 8, 11
+    table = torch.randn(V, D, generator=generator)
+    weight = torch.randn(V, D, generator=generator)
+    ids, targets = torch.randint(V, (N,), generator=generator), torch.randint(V, (N,), generator=generator)
+    advantage = torch.randn(N, generator=generator)
+
+    def gradients(chunked: bool) -> tuple[torch.Tensor, ...]:
+        embedding = table.clone().requires_grad_()
+        head = embedding if tied else weight.clone().requires_grad_()
+        hidden = torch.tanh(embedding[ids])
+        hidden.retain_grad()
+        if chunked:
+            logprobs = token_logprobs(hidden, head, targets, temperature=temperature, chunk_elements=chunk)
+        else:
+            logprobs = torch.log_softmax(hidden @ head.T / temperature, -1)[torch.arange(N), targets]
+        (advantage * logprobs).sum().backward()
+        return logprobs.detach(), hidden.grad, embedding.grad, head.grad
+
+    for got, expected in zip(gradients(True), gradients(False), strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_gradient_matches_finite_differences() -> None:
+    generator = torch.Generator().manual_seed(1)
+    hidden = torch.randn(4, 3, generator=generator)
+    head = torch.randn(5, 3, generator=generator).requires_grad_()
+    targets = torch.tensor([0, 4, 2, 2])
+    token_logprobs(hidden, head, targets, temperature=1.3, chunk_elements=10).sum().backward()
+    step = 1e-2
+    for index in ((0, 0), (2, 1), (4, 2)):
+        nudge = torch.zeros_like(head)
+        nudge[index] = step
+        up, down = (
+            float(token_logprobs(hidden, head.detach() + s * nudge, targets, temperature=1.3).double().sum())
+            for s in (1, -1)
+        )
+        assert (up - down) / (2 * step) == pytest.approx(float(head.grad[index]), abs=2e-3)
+
+
+def test_float32_head_under_autocast() -> None:
+    generator = torch.Generator().manual_seed(2)
+    hidden, head = torch.randn(6, 16, generator=generator), torch.randn(9, 16, generator=generator)
+    targets = torch.arange(6)
+    plain = token_logprobs(hidden, head, targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert token_logprobs(hidden, head, targets).equal(plain)
+
+
+def test_no_tokens() -> None:
+    assert token_logprobs(torch.zeros(0, 4), torch.zeros(3, 4), torch.zeros(0, dtype=torch.long)).shape == (0,)
