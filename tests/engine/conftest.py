@@ -52,9 +52,9 @@ def chain(tiny_arch: Arch) -> Callable[[Mapping[int, int]], CausalLM]:
         model = build(replace(tiny_arch, hidden_size=64), seed=0)
         follow = {t: (t + 1) % 64 for t in range(64)} | dict(successor)
         with torch.no_grad():
-            for block in model.model.layers:
-                block.self_attn.o_proj.weight.zero_()
-                block.mlp.down_proj.weight.zero_()
+            for name, weight in model.named_parameters():
+                if "o_proj" in name or "down_proj" in name:
+                    weight.zero_()
             model.model.embed_tokens.weight.copy_(torch.eye(64))
             for token, following in follow.items():
                 model.lm_head.weight[following, token] = 4.0

@@ -27,7 +27,7 @@ def test_growth_keeps_and_clears() -> None:
     assert (cache.rows, cache.positions) == (16, 2 * CHUNK)
     assert torch.equal(cache.keys[1][[2, 0], :, :5], keys)
     assert torch.equal(cache.values[1][[2, 0], :, :5], keys + 1)
-    assert float(cache.keys[1].abs().sum()) == float(keys.abs().sum())
+    assert int((cache.keys[1] != 0).sum()) == keys.numel()
     assert cache.nbytes == 16 * 2 * CHUNK * ARCH.kv_bytes_per_token(4)
     cache.clear()
     assert cache.nbytes == 0

@@ -109,7 +109,8 @@ def test_arrivals_while_others_run_change_nothing(tiny_model: CausalLM, pieces: 
         replace(r, params=replace(FREE, max_tokens=3 + i, top_k=0 if i % 2 else 10)) for i, r in enumerate(orders())
     ]
     expected = {s.request_id: s.tokens for s in collect(Engine(tiny_model, pieces()), requests)}
-    engine, done = Engine(tiny_model, pieces(), max_batch=6), {}
+    engine = Engine(tiny_model, pieces(), max_batch=6)
+    done: dict[str, tuple[int, ...]] = {}
     for request in requests:
         engine.submit([request])
         for _ in range(2):
@@ -125,7 +126,7 @@ def test_samples_follow_the_models_distribution(tiny_model: CausalLM, pieces: An
         Engine(tiny_model, pieces()),
         [Request(str(i), (5, 6, 7), SamplingParams(max_tokens=1), derive("chi", i)) for i in range(n)],
     )
-    probs = tiny_model.logits(tiny_model(torch.tensor([[5, 6, 7]]))[0, -1]).softmax(-1)
+    probs = tiny_model.logits(tiny_model(torch.tensor([[5, 6, 7]]))[0, -1]).detach().softmax(-1)
     counts = torch.bincount(torch.tensor([s.tokens[0] for s in samples]), minlength=64)
     likely = probs * n >= 5
     chi_square = float(((counts - probs * n)[likely] ** 2 / (probs * n)[likely]).sum())
@@ -281,7 +282,7 @@ def test_the_trainer_goes_on_with_shared_parameters(tiny_model: CausalLM, pieces
     before = collect(engine, orders())
     assert not any(p.is_inference() for p in tiny_model.parameters())
     sample = before[0]
-    (-train_logprobs(tiny_model, sample).sum()).backward()
+    torch.autograd.backward(-train_logprobs(tiny_model, sample).sum())
     optimizer.step()
     engine.load_weights(tiny_model, 1)
     for sample in collect(engine, orders()):
@@ -296,7 +297,7 @@ def test_broken_weights_end_in_one_sentence_and_leave_nothing_behind(
 ) -> None:
     broken = build(tiny_arch)
     with torch.no_grad():
-        broken.model.layers[0].self_attn.v_proj.weight.fill_(float("nan"))
+        dict(broken.named_parameters())["model.layers.0.self_attn.v_proj.weight"].fill_(float("nan"))
     engine = Engine(broken, pieces())
     engine.submit(orders())
     with pytest.raises(ModelError, match="not finite"):
@@ -310,7 +311,7 @@ def test_broken_weights_end_in_one_sentence_and_leave_nothing_behind(
 
 def test_the_cache_stays_within_its_limit_and_follows_need(tiny_model: CausalLM, pieces: Any, drain: Drain) -> None:
     engine = Engine(tiny_model, pieces(), max_cache_tokens=250)
-    requests = orders() + [Request("long", (7,) * 100, replace(FREE, max_tokens=140), 1)]
+    requests = [*orders(), Request("long", (7,) * 100, replace(FREE, max_tokens=140), 1)]
     engine.submit(requests)
     assert engine._cache.nbytes == 0
     assert drain(engine).keys() == {r.id for r in requests}  # check_integrity holds rows x positions to the limit
@@ -343,12 +344,12 @@ def test_long_prompts_are_read_in_batches_within_a_budget(
     tiny_model: CausalLM, pieces: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = {s.request_id: s.tokens for s in collect(Engine(tiny_model, pieces(), max_batch=1), orders(count=9))}
-    monkeypatch.setattr("trilaw.engine.engine._PREFILL_TOKENS", 30)
+    monkeypatch.setattr("trilaw.engine.runner._PREFILL_TOKENS", 30)
     samples = collect(Engine(tiny_model, pieces()), orders(count=9))
     assert {s.request_id: s.tokens for s in samples} == expected
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(data=st.data())
 def test_any_order_of_submit_step_and_cancel(pieces: Any, data: st.DataObject) -> None:
     arch = Arch(16, 8, 8, 1, 2, 1, 4, max_positions=80, tied=True, eos_ids=(1,))
@@ -370,7 +371,7 @@ def test_any_order_of_submit_step_and_cancel(pieces: Any, data: st.DataObject) -
                 id = str(len(submitted))
                 params = SamplingParams(
                     temperature=data.draw(st.sampled_from([0.0, 1.0])),
-                    max_tokens=data.draw(st.integers(1, 50)),
+                    max_tokens=data.draw(st.integers(1, 30)),
                     stop=data.draw(st.sampled_from([(), ("ac",), ("h",)])),
                 )
                 prompt = data.draw(st.sampled_from([(2,), (3, 4), (5,) * 9]))

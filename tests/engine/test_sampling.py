@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trilaw.core.seeds import uniform
+from trilaw.core.seeds import derive, uniform
 from trilaw.core.types import SamplingParams
 from trilaw.engine.sampling import RowParams, draw
 
@@ -49,7 +49,8 @@ def brute_force(logits: Sequence[float], params: SamplingParams) -> np.ndarray:
     kept = [i for i in kept if left[i] >= params.min_p * left[order[0]]]
     probs = np.zeros(len(logits))
     probs[kept] = [left[i] for i in kept]
-    return probs / probs.sum()
+    distribution: np.ndarray = probs / probs.sum()
+    return distribution
 
 
 def rows(params: Sequence[SamplingParams], eos_ids: Sequence[int] = ()) -> RowParams:
@@ -57,7 +58,8 @@ def rows(params: Sequence[SamplingParams], eos_ids: Sequence[int] = ()) -> RowPa
 
 
 def draws(logits_V: Tensor, params: SamplingParams, n: int) -> tuple[Tensor, Tensor]:
-    u_B = torch.from_numpy(uniform(np.arange(n, dtype=np.uint64), np.full(n, 3)))
+    seeds_B = np.array([derive("draws", i) for i in range(n)], dtype=np.uint64)
+    u_B = torch.from_numpy(uniform(seeds_B, np.zeros(n)))
     return draw(logits_V.expand(n, -1), rows([params] * n), u_B)
 
 
@@ -141,11 +143,7 @@ def test_the_support_is_the_brute_force_one_ties_included(
     if np.abs(drawn - expected).max() > 2 / 257:
         assert _near_boundary(logits, params)
     else:
-        np.testing.assert_allclose(logprob_B.numpy(), np.log(drawn_probability(expected, token_B)), atol=1e-4)
-
-
-def drawn_probability(expected: np.ndarray, token_B: Tensor) -> np.ndarray:
-    return np.maximum(expected[token_B.numpy()], 1e-30)
+        np.testing.assert_allclose(logprob_B.numpy(), np.log(np.maximum(expected[token_B.numpy()], 1e-30)), atol=1e-4)
 
 
 def _near_boundary(logits: list[float], params: SamplingParams) -> bool:

@@ -161,7 +161,7 @@ def test_models_from_outside_are_looked_up_before_anything_starts(tmp_path: Path
     stages[2]["models"] = ["one", "twoo"]  # type: ignore[index]
     with pytest.raises(
         RequestError,
-        match=r"r\.toml: stage 'exam': models = 'twoo' is no stage \(one, two, exam\) and there is no model 'twoo'",
+        match=r"r\.toml: stage 'exam': models = 'twoo' is no stage \(did you mean 'two'\?\) and no model: there is no model 'twoo'",
     ):
         go(tmp_path / "b", stages=stages)
     assert not (tmp_path / "b").exists()

@@ -26,7 +26,7 @@ class Copy:
     """Repeat the digit: `^7?` wants `7`. Procedural: each seed gives other problems, all of the digits 0-9 in words of two."""
 
     name = "copy"
-    splits = ("train", "test")
+    splits: tuple[str, ...] = ("train", "test")
     description = "say the first digit again"
 
     def problems(self, split: str, *, seed: int = 0, limit: int | None = None) -> Sequence[Problem]:

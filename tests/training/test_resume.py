@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from safetensors.torch import load_file
 
 from trilaw.core.events import EventLog

@@ -30,7 +30,10 @@ def run_command(
     seed: Annotated[int | None, typer.Option(min=0, help="The run's seed (short for --set seed=N).")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Run a recipe; the same command goes on where a stopped or killed run was."""
+    """Run a recipe, or go on where it stopped.
+
+    The same command goes on with a run that was stopped or killed at any moment, and ends with the same result.
+    """
     # in here: these bring in torch, which `trilaw --help` should not wait for
     from trilaw.pipeline.progress import watch
     from trilaw.pipeline.recipe import load_recipe

@@ -9,37 +9,30 @@ row as for hundreds; rows that end stay until `_DROP` of the batch has ended, th
 A sample depends on its prompt, parameters and seed, not on the batch it ran in (up to the rounding of matrix products, whose kernels
 vary with the number of rows).
 
-Shapes: B rows, T tokens, S positions, V vocabulary, P prompts.
+Shapes: B rows, V vocabulary.
 """
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
-from trilaw.core.arch import Arch
 from trilaw.core.errors import ModelError, RequestError, nearest
 from trilaw.core.protocols import Tokenizer
 from trilaw.core.types import Request, Sample, StopReason, Usage
 from trilaw.engine import requests as door
 from trilaw.engine import sequence as seq
-from trilaw.engine.cache import Cache
 from trilaw.engine.rows import Rows
+from trilaw.engine.runner import Runner
 from trilaw.engine.sampling import RowParams, draw
 from trilaw.model.llama import CausalLM
-from trilaw.model.registry import empty
 
 _DROP = 0.15  # share of dead rows at which they are dropped
-_PREFILL_TOKENS = 4096  # of one pass over prompts, padding included; a longer prompt goes alone
-_CACHE_BYTES = (
-    4 << 30
-)  # the cache's limit where none is given: a constant, so that batches do not depend on free memory
 _IDLE_BYTES = 256 << 20  # a larger cache is given back when nothing runs, so that training has the memory
 
 
@@ -60,7 +53,7 @@ class Engine:
         4 GiB, and never less than one full context). dtype: None, or the model's own, shares the model's parameters with whoever
         trains them; another one makes a copy, which `load_weights` refreshes.
 
-        Raises RequestError for a limit below 1.
+        Raises RequestError for a limit that lets nothing run.
         """
         if max_batch < 1:
             raise RequestError(f"max_batch is {max_batch}, it must be at least 1.")
@@ -70,14 +63,10 @@ class Engine:
         self.tokenizer = tokenizer
         self.max_batch = max_batch
         self.weights_version = weights_version
-        self._dtype = dtype or model.dtype
-        self._device = model.device
-        self._own: CausalLM | None = None  # the copy, where one is held
-        self._model = self._take(model)
-        roomy = _CACHE_BYTES // self.arch.kv_bytes_per_token(self._dtype.itemsize)
-        self.max_cache_tokens = max_cache_tokens or max(roomy, self.arch.max_positions)
-        self._cache = Cache(self.arch, self.max_cache_tokens, self._dtype, self._device)
-        self._rows = Rows(max_batch, self._device)
+        self._runner = Runner(model, dtype, max_cache_tokens)
+        self._cache = self._runner.cache
+        self.max_cache_tokens = self._cache.limit
+        self._rows = Rows(max_batch, self._runner.device)
         self._params: RowParams | None = None  # of all rows; None after the rows changed
         self._queue: OrderedDict[str, seq.Sequence] = OrderedDict()
         self._ended: list[Sample] = []  # what the next step hands out
@@ -119,7 +108,10 @@ class Engine:
         with torch.inference_mode():
             first = self._admit()
             if self._rows.live:
-                first, logits_BV = self._prefill(first) if first < len(self._rows) else self._decode()
+                if first < len(self._rows):
+                    logits_BV = self._runner.prefill(self._rows, first)
+                else:
+                    first, logits_BV = 0, self._runner.decode(self._rows)
                 self._finish(first, self._sample(first, logits_BV))
         if not self._rows.live and not self._queue and self._cache.nbytes > _IDLE_BYTES:
             self._cache.clear()
@@ -161,9 +153,7 @@ class Engine:
             raise RequestError(
                 f"The weights cannot change while {self.pending} requests are pending; finish or cancel them first."
             )
-        if _shape(model.arch) != _shape(self.arch) or model.device != self._device:
-            raise ModelError("The new weights have another architecture or device; make a new Engine for them.")
-        self._model = self._take(model)
+        self._runner.load(model)
         self.weights_version = version
 
     def check_integrity(self) -> None:
@@ -191,15 +181,6 @@ class Engine:
             if not holds:
                 raise AssertionError(f"engine integrity: {complaint}")
 
-    def _take(self, model: CausalLM) -> CausalLM:
-        """The model to sample from: this one, or the engine's own copy, set to its weights."""
-        if model.dtype == self._dtype:
-            return model
-        if self._own is None:
-            self._own = empty(self.arch).to(self._device, self._dtype).requires_grad_(False).eval()
-        self._own.load_state_dict(model.state_dict())
-        return self._own
-
     def _prompt(self, tokens: tuple[int, ...]) -> seq.Prompt:
         prompt = self._prompts.get(tokens)
         if prompt is None:
@@ -216,10 +197,7 @@ class Engine:
         """
         rows = self._rows
         if len(rows) - rows.live > _DROP * len(rows):
-            source, target = rows.compact()
-            if source:
-                span = int(rows.positions().max()) + 1
-                self._cache.copy(self._tensor(source), self._tensor(target), span)
+            self._runner.compact(rows)
             self._params = None
         first, longest = len(rows), rows.longest_reserve
         while self._queue and len(rows) < self.max_batch:
@@ -233,66 +211,11 @@ class Engine:
             self._params = None
         return first
 
-    def _prefill(self, first: int) -> tuple[int, Tensor]:
-        """Read the prompts of rows `first` and up, each distinct one once. Returns `first` and the next token's logits [B - first, V]."""
-        new = self._rows.sequences[first:]
-        holder = {s.prompt: row for row, s in enumerate(self._rows.sequences[:first]) if s.prompt.logits_V is not None}
-        leaders: list[tuple[int, seq.Prompt]] = []
-        for row, sequence in enumerate(new, first):
-            sequence.shared = sequence.prompt in holder
-            if not sequence.shared:
-                holder[sequence.prompt] = row
-                leaders.append((row, sequence.prompt))
-        longest = max(len(s.prompt.tokens) for s in new)
-        self._cache.fit(len(self._rows), longest)
-        for batch in _batches(leaders):
-            self._read([row for row, _ in batch], [prompt for _, prompt in batch])
-        sharing = [row for row, s in enumerate(new, first) if s.shared]
-        if sharing:
-            source = [holder[self._rows.sequences[row].prompt] for row in sharing]
-            self._cache.copy(self._tensor(source), self._tensor(sharing), longest)
-        logits_BV = torch.stack([s.prompt.logits_V for s in new if s.prompt.logits_V is not None])
-        for sequence in new:
-            if not sequence.prompt.waiting:
-                sequence.prompt.logits_V = None
-        return first, logits_BV
-
-    def _read(self, rows: list[int], prompts: list[seq.Prompt]) -> None:
-        """One pass over prompts, padded on the right: their keys and values into these rows, their last logits to the prompts.
-
-        Padding stands after every real token, so the causal mask hides it; later tokens overwrite what it left in the cache.
-        """
-        lengths = [len(p.tokens) for p in prompts]
-        T = max(lengths)
-        tokens_PT = self._tensor([[*p.tokens, *[0] * (T - len(p.tokens))] for p in prompts])
-        mask_11TT = torch.ones(T, T, dtype=torch.bool, device=self._device).tril_()[None, None]
-        hidden_PTD = self._model(tokens_PT, mask_BTS=mask_11TT, cache=self._cache.filling(self._tensor(rows)))
-        last_P = self._tensor(lengths) - 1
-        logits_PV = self._model.logits(hidden_PTD[torch.arange(len(prompts), device=self._device), last_P])
-        for prompt, logits_V in zip(prompts, logits_PV, strict=True):
-            prompt.logits_V = logits_V
-
-    def _decode(self) -> tuple[int, Tensor]:
-        """The newest token of every row through the model. Returns 0 and the next token's logits [B, V]."""
-        B = len(self._rows)
-        positions = self._rows.positions()
-        span = int(positions.max()) + 1
-        self._cache.fit(B, span)
-        position_B = torch.from_numpy(positions).to(self._device)
-        mask_B11S = (torch.arange(span, device=self._device) <= position_B[:, None])[:, None, None]
-        hidden_B1D = self._model(
-            self._rows.last_R[:B, None],
-            positions_BT=position_B[:, None],
-            mask_BTS=mask_B11S,
-            cache=self._cache.appending(position_B, span),
-        )
-        return 0, self._model.logits(hidden_B1D[:, 0])
-
     def _sample(self, first: int, logits_BV: Tensor) -> Tensor:
         """Draw and record the next token of rows `first` and up. Returns bool [B - first]: was it one that ends its row?"""
         if self._params is None or first:
             self._params = RowParams.of(
-                [s.params for s in self._rows.sequences[first:]], self.tokenizer.eos_ids, self._device
+                [s.params for s in self._rows.sequences[first:]], self.tokenizer.eos_ids, self._runner.device
             )
         token_B, logprob_B = draw(logits_BV, self._params, self._rows.uniforms(first))
         if not bool(torch.isfinite(logprob_B).all()):
@@ -348,23 +271,3 @@ class Engine:
         self._cache.clear()
         self._prompts.clear()
         self._params = None
-
-    def _tensor(self, values: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=self._device)
-
-
-def _shape(arch: Arch) -> Arch:
-    """What of an architecture the weights and their use depend on."""
-    return replace(arch, bos_id=None, eos_ids=(), extra={})
-
-
-def _batches(leaders: list[tuple[int, seq.Prompt]]) -> Iterator[list[tuple[int, seq.Prompt]]]:
-    """Rows and their prompts, shortest first, in batches whose padded size stays within the budget."""
-    batch: list[tuple[int, seq.Prompt]] = []
-    for row, prompt in sorted(leaders, key=lambda leader: len(leader[1].tokens)):
-        if batch and (len(batch) + 1) * len(prompt.tokens) > _PREFILL_TOKENS:
-            yield batch
-            batch = []
-        batch.append((row, prompt))
-    if batch:
-        yield batch

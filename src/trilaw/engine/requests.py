@@ -8,7 +8,7 @@ from typing import cast
 from trilaw.core.arch import Arch
 from trilaw.core.errors import RequestError
 from trilaw.core.protocols import Tokenizer
-from trilaw.core.types import Message, Request, SamplingParams
+from trilaw.core.types import Request, SamplingParams
 
 
 def tokenize(request: Request, tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -18,7 +18,7 @@ def tokenize(request: Request, tokenizer: Tokenizer) -> tuple[int, ...]:
         bos = () if tokenizer.bos_id is None else (tokenizer.bos_id,)
         return (*bos, *tokenizer.encode(prompt, special=True))
     if prompt and isinstance(prompt[0], dict):
-        return tuple(tokenizer.encode_chat(cast(tuple[Message, ...], prompt)))
+        return tuple(tokenizer.encode_chat(prompt))
     return cast(tuple[int, ...], tuple(prompt))
 
 

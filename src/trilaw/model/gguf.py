@@ -37,10 +37,10 @@ _LAYER = {
 _NAME = re.compile(r"(?:blk\.(\d{1,4})\.)?([a-z_]+)\.(weight|bias)")
 
 
-class _Reader(GGUFReader):  # type: ignore[misc]
+class _Reader(GGUFReader):
     """The package's reader over a plain array: each slice of a memory map is an object of its own, which doubles the time to parse."""
 
-    @property
+    @property  # type: ignore[override]
     def data(self) -> np.ndarray[Any, Any]:
         return self._plain
 
@@ -78,8 +78,8 @@ def read_gguf(path: str | Path, dtype: torch.dtype = torch.float32) -> GGUFModel
         if short in ("attn_q", "attn_k"):
             value = _interleaved_to_halves(value, arch.heads if short == "attn_q" else arch.kv_heads, tensor.name, path)
         tensors[name] = value.to(dtype)
-    extra = {"eos_ids": tokenizer.eos_ids, "rope_scaling": _scaling(metadata, factors, arch, str(path))}
-    return GGUFModel(replace(arch, **extra), tensors, tokenizer)
+    scaling = _scaling(metadata, factors, arch, str(path))
+    return GGUFModel(replace(arch, eos_ids=tokenizer.eos_ids, rope_scaling=scaling), tensors, tokenizer)
 
 
 def read_gguf_arch(path: str | Path) -> tuple[Arch, dict[str, Any]]:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trilaw.core.errors import RequestError, RunError, Stopped
+from trilaw.core.errors import RequestError, RunError, Stopped, nearest
 from trilaw.core.events import EventLog
 from trilaw.core.protocols import Progress, Silent, StageContext, StageResult
 from trilaw.core.rundir import is_run, lock, read_json, stage_model, stages_done, sweep, write_json, write_text
@@ -118,9 +118,9 @@ def _find_models(recipe: Recipe, kinds: Mapping[str, Kind]) -> None:
             try:
                 resolve(name)
             except RequestError as error:
-                names = ", ".join(s.name for s in recipe.stages)
+                near = nearest(name, [s.name for s in recipe.stages])
                 raise RequestError(
-                    f"{recipe.where}: stage '{stage}': {key} = '{name}' is no stage ({names}) and {error}"
+                    f"{recipe.where}: stage '{stage}': {key} = '{name}' is no stage{near} and no model: {error}"
                 ) from None
 
 
