@@ -10,7 +10,7 @@ import pytest
 
 from trilaw.core.errors import RequestError
 from trilaw.core.protocols import collect
-from trilaw.core.types import Request, SamplingParams
+from trilaw.core.types import Message, Request, SamplingParams
 from trilaw.engine import Engine
 from trilaw.model.llama import CausalLM
 
@@ -102,7 +102,7 @@ def test_prompts_become_tokens(tiny_model: CausalLM, pieces: Any) -> None:
         engine,
         [
             Request("text", "ab", params),
-            Request("chat", ({"role": "user", "content": "ab"},), params),
+            Request("chat", (Message(role="user", content="ab"),), params),
             Request("ids", (2, 3), params),
         ],
     )

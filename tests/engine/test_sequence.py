@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +30,20 @@ def test_a_stop_string_is_found_with_the_token_that_completes_it(
         assert sequence.stopped_text(tokens[:n], tokenizer) == (None if cut is None else text[:cut])
         if cut is not None:
             break
+
+
+@pytest.mark.parametrize("filler", [(3,), (9, 3), (5, 6), (9,) * 7 + (2, 3)], ids=str)
+def test_the_tail_never_loses_the_beginning_of_a_stop_string(pieces: Any, filler: tuple[int, ...]) -> None:
+    """A stop string of ten tokens after any length of text, wherever the tail happens to be cut shorter."""
+    tokenizer = pieces(PIECES, vocab_size=10)
+    for length in range(90):
+        tokens = [filler[i % len(filler)] for i in range(length)] + [2] * 10
+        sequence = Sequence("a", Prompt((2,)), SamplingParams(stop=("a" * 10,)), 0, 0.0)
+        found = [sequence.stopped_text(tokens[:n], tokenizer) for n in range(1, len(tokens) + 1)]
+        text = tokenizer.decode(tokens)
+        at = next(n for n in range(1, len(tokens) + 1) if "a" * 10 in tokenizer.decode(tokens[:n])) - 1
+        assert found[:at] == [None] * at
+        assert found[at] == text[: text.find("a" * 10)]
 
 
 @settings(max_examples=60, deadline=None)
