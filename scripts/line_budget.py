@@ -8,6 +8,8 @@ root = Path(__file__).parent.parent
 lengths = {path.relative_to(root): len(path.read_text().splitlines()) for path in sorted((root / "src").rglob("*.py"))}
 for path, lines in lengths.items():
     if lines > SOFT:
-        print(f"{path}: {lines} lines ({'over the limit of' if lines > HARD else 'soft limit'} {HARD if lines > HARD else SOFT})")
+        print(
+            f"{path}: {lines} lines ({'over the limit of' if lines > HARD else 'soft limit'} {HARD if lines > HARD else SOFT})"
+        )
 print(f"{len(lengths)} files, {sum(lengths.values())} lines")
 sys.exit(any(lines > HARD for lines in lengths.values()))

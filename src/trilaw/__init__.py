@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trilaw.api.evaluate import evaluate
+    from trilaw.api.evaluate import compare, evaluate
     from trilaw.api.load import Model, load, pull, resolve, sample
     from trilaw.api.run import grpo, pretrain, report, run, sft, task
     from trilaw.api.solve import solve
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "compare": "trilaw.api.evaluate",
     "evaluate": "trilaw.api.evaluate",
     "Model": "trilaw.api.load",
     "load": "trilaw.api.load",
@@ -66,6 +67,7 @@ __all__ = [
     "Stopped",
     "Task",
     "TrilawError",
+    "compare",
     "evaluate",
     "final_number",
     "grpo",

@@ -7,12 +7,15 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from trilaw.core.config import TaskSpec
+from trilaw.api.options import SamplingOptions, merged
+from trilaw.core.config import TaskSpec, parse
+from trilaw.core.errors import RequestError, nearest
+from trilaw.core.intervals import paired_difference
 from trilaw.core.protocols import Progress, Task
 from trilaw.core.seeds import derive
-from trilaw.core.types import SamplingParams
+from trilaw.core.types import Estimate, SamplingParams
 
 if TYPE_CHECKING:
     from trilaw.api.load import Model
@@ -24,29 +27,30 @@ _BLOCKS, _BLOCK_BYTES = 64, 65_536
 
 def evaluate(
     model: str | Path | Loaded | Model,
-    task: str | TaskSpec | Task,
+    task: str | Mapping[str, Any] | TaskSpec | Task,
     *,
     split: str = "test",
     limit: int | None = None,
     samples: int = 1,
     params: SamplingParams | None = None,
     seed: int = 0,
-    store: Path | None = None,
-    stores: Path | None = None,
+    store: str | Path | None = None,
+    stores: str | Path | None = None,
     logprobs: bool = False,
     progress: Progress | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    **options: Unpack[SamplingOptions],
 ) -> EvalResult:
     """Draw `samples` completions for each of `limit` problems of a split, verify them, and estimate.
 
-    model: whatever `trilaw.load` takes, or what it gave. task: a kind ("gsm8k"), a TaskSpec, or any object that meets the Task
-    protocol. limit None: the whole split, for an endless task as many problems as it gives by itself. store: where the samples are
+    model: whatever `trilaw.load` takes, or what it gave. task: a kind ("gsm8k"), a table with `kind` and options, a TaskSpec,
+    or any object that meets the Task protocol. params: how to draw; its fields may also stand as keywords. limit None: the whole split, for an endless task as many problems as it gives by itself. store: where the samples are
     kept (a folder or a .jsonl file); samples that lie there are not drawn again. stores: instead of `store`, a folder in which the
     evaluation has a store of its own, named by model, task, split and a digest of all settings. Neither: samples are not kept.
 
     Raises RequestError, ConfigError, ModelError, SourceError, TaskError or RunError with a sentence; Stopped if `should_stop` said so.
 
-        result = trilaw.evaluate("runs/tiny", "calculator", limit=64, samples=4)
+        result = trilaw.evaluate("runs/tiny", "calculator", limit=64, samples=4, max_tokens=140)
         print(result["pass@1"].value, result["pass@1"].low, result["pass@1"].high)
     """
     # in here: torch
@@ -55,9 +59,11 @@ def evaluate(
     from trilaw.model.loading import load
     from trilaw.tasks.registry import build
 
+    if isinstance(task, Mapping):
+        task = parse(TaskSpec, task, "trilaw.evaluate: task")
     built = build(task) if isinstance(task, str | TaskSpec) else task
     loaded = load(model) if isinstance(model, str | Path) else model
-    params = params or SamplingParams()
+    params = merged(params, options)
     settings = {
         "model": str(model) if isinstance(model, str | Path) else loaded.path.name,
         "weights": fingerprint(loaded.path),
@@ -66,7 +72,7 @@ def evaluate(
         settings["options"] = json.dumps(task.options, sort_keys=True, default=str)
     if store is None and stores is not None:
         everything = {**settings, "params": repr(params), "seed": seed}
-        store = stores / store_name(settings["model"], built.name, split, everything)
+        store = Path(stores) / store_name(settings["model"], built.name, split, everything)
     return run(
         built,
         Engine(loaded.model, loaded.tokenizer),
@@ -75,13 +81,34 @@ def evaluate(
         samples=samples,
         params=params,
         seed=seed,
-        store=store,
+        store=None if store is None else Path(store),
         settings=settings,
         logprobs=logprobs,
         arch=loaded.arch,
         progress=progress,
         should_stop=should_stop,
     )
+
+
+def compare(new: EvalResult, old: EvalResult, metric: str = "pass@1") -> Estimate:
+    """By how much `new` exceeds `old`: the mean difference over the problems that both answered, with its 95% interval.
+
+    An interval above 0 is a gain. Pairing takes the difficulty of the problems out of the difference, so this sees smaller gains than
+    a look at two intervals. Raises RequestError when the two answered other problems or lack the metric.
+
+        base, zero = (trilaw.evaluate(f"runs/tiny#{name}", "calculator", samples=4) for name in ("base", "zero"))
+        gain = trilaw.compare(zero, base)
+        print(f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]")
+    """
+    for result in (new, old):
+        if metric not in result.values:
+            raise RequestError(f"One of the results has no '{metric}'{nearest(metric, result.values)}.")
+    if new.problems != old.problems:
+        raise RequestError(
+            "The two results are of different problems: evaluate both with the same task, split and limit."
+        )
+    values = (new.values[metric], old.values[metric])
+    return paired_difference(*values, bounds=(0.0, max(1.0, *values[0], *values[1])))
 
 
 def store_name(model: str, task: str, split: str, settings: Mapping[str, Any]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack, cast
 
+from trilaw.api.options import SamplingOptions, merged
 from trilaw.core.arch import Arch
 from trilaw.core.protocols import collect
 from trilaw.core.seeds import derive
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from trilaw.model.llama import CausalLM
     from trilaw.model.tokenizer import HFTokenizer
 
-Prompts = str | Problem | Sequence[str | Problem | Sequence[Message]]
+Prompts = str | Problem | Sequence[Message] | Sequence[str | Problem | Sequence[Message]]
 
 
 @dataclass(frozen=True)
@@ -32,25 +33,41 @@ class Model:
     engine: Engine
 
     def sample(
-        self, prompts: Prompts, n: int = 1, params: SamplingParams | None = None, *, seed: int = 0
+        self,
+        prompts: Prompts,
+        n: int = 1,
+        params: SamplingParams | None = None,
+        *,
+        seed: int = 0,
+        **options: Unpack[SamplingOptions],
     ) -> list[Sample]:
         """`n` completions of each prompt, in order: those of the first prompt first.
 
-        A str is a user's message (the chat template applies), a Problem asks itself, a list of messages is a conversation. The
-        same arguments give the same samples. Raises RequestError for a prompt longer than the model's context.
+        A str is a user's message (the chat template applies), a Problem asks itself, a list of messages is one conversation. How to
+        draw is said by `params` or by its fields as keywords. The same arguments give the same samples. Raises RequestError for a
+        prompt longer than the model's context.
 
             model = trilaw.load("runs/tiny")
-            for sample in model.sample("What is 17 + 25?", n=4):
+            for sample in model.sample("What is 17 + 25?", n=4, max_tokens=100):
                 print(sample.text)
         """
-        asked = [prompts] if isinstance(prompts, str | Problem) else list(prompts)
-        params = params or SamplingParams()
+        asked = _each(prompts)
+        params = merged(params, options)
         requests = [
             Request(id=f"{p}/{i}", prompt=conversation(prompt), params=params, seed=derive(seed, p, i, "sample"))
             for p, prompt in enumerate(asked)
             for i in range(n)
         ]
         return collect(self.engine, requests)
+
+
+def _each(prompts: Prompts) -> list[str | Problem | Sequence[Message]]:
+    """The prompts one by one: a list of messages is one prompt."""
+    if isinstance(prompts, str | Problem):
+        return [prompts]
+    if prompts and isinstance(prompts[0], dict):
+        return [cast(Sequence[Message], prompts)]
+    return list(cast(Sequence[str | Problem | Sequence[Message]], prompts))
 
 
 def conversation(prompt: str | Problem | Sequence[Message]) -> Prompt:
@@ -80,14 +97,19 @@ def load(name: str | Path) -> Model:
 
 
 def sample(
-    model: str | Path | Model, prompts: Prompts, n: int = 1, params: SamplingParams | None = None, *, seed: int = 0
+    model: str | Path | Model,
+    prompts: Prompts,
+    n: int = 1,
+    params: SamplingParams | None = None,
+    *,
+    seed: int = 0,
+    **options: Unpack[SamplingOptions],
 ) -> list[Sample]:
     """`n` completions of each prompt, by a model or the name of one (see `Model.sample`).
 
-    params = trilaw.SamplingParams(temperature=0.7, max_tokens=200)
-    print(trilaw.sample("runs/tiny", "What is 17 + 25?", params=params)[0].text)
+    print(trilaw.sample("runs/tiny", "36 *2 +8 -3", temperature=0.7, max_tokens=100)[0].text)
     """
-    return (model if isinstance(model, Model) else load(model)).sample(prompts, n, params, seed=seed)
+    return (model if isinstance(model, Model) else load(model)).sample(prompts, n, params, seed=seed, **options)
 
 
 def resolve(name: str) -> Path:

@@ -43,14 +43,21 @@ def run(
 
 
 def pretrain(
-    *, task: TaskLike, out: str | Path, seed: int = 0, progress: Progress | None = None, **config: Any
+    *,
+    out: str | Path,
+    task: TaskLike | None = None,
+    data: str | Path | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    **config: Any,
 ) -> RunSummary:
-    """Make a new model from a task's worked text. `config`: the fields of PretrainConfig.
+    """Make a new model from a task's worked text, or from a text file `data`. `config`: the other fields of PretrainConfig.
 
     made = trilaw.pretrain(task="calculator", out="runs/base")
     print(made.model)
     """
-    return _one("pretrain", task, out, seed, progress, config)
+    text = {} if data is None else {"data": str(data)}
+    return _one("pretrain", task, out, seed, progress, {**text, **config})
 
 
 def sft(
@@ -75,25 +82,25 @@ def grpo(
 
 
 def _one(
-    kind: str, task: TaskLike, out: str | Path, seed: int, progress: Progress | None, config: Mapping[str, Any]
+    kind: str, task: TaskLike | None, out: str | Path, seed: int, progress: Progress | None, config: Mapping[str, Any]
 ) -> RunSummary:
     from trilaw.pipeline.recipe import parse_recipe
     from trilaw.pipeline.run import run as run_recipe
 
     given: dict[str, Task] = {}
-    reference: str | dict[str, Any]
+    stage: dict[str, Any] = {"name": kind, "kind": kind, **config}
     if isinstance(task, str):
-        reference = task
+        stage["task"] = task
     elif isinstance(task, Mapping):
-        reference = dict(task)
-    else:
-        given, reference = {task.name: task}, task.name
+        stage["task"] = dict(task)
+    elif task is not None:
+        given, stage["task"] = {task.name: task}, task.name
     name = re.sub(r"[^a-z0-9-]+", "-", Path(out).name.lower()).strip("-")[:64] or kind
     data = {
         "version": 1,
         "name": name,
         "seed": seed,
-        "stages": [{"name": kind, "kind": kind, "task": reference, **config}],
+        "stages": [stage],
     }
     return run_recipe(parse_recipe(data, where=f"trilaw.{kind}", tasks=given), out, progress=progress)
 

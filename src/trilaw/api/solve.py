@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
+from trilaw.api.options import SamplingOptions, merged
 from trilaw.core.errors import RequestError
 from trilaw.core.protocols import Sampler
 from trilaw.core.types import Message, Request, Sample, SamplingParams
@@ -74,8 +75,9 @@ def solve(
     params: SamplingParams | None = None,
     seed: int = 0,
     system: str | None = None,
+    **options: Unpack[SamplingOptions],
 ) -> Answer:
-    """Ask a model. The chat template applies; `system` goes before the question.
+    """Ask a model. The chat template applies; `system` goes before the question. Options: the fields of `params` as keywords.
 
     Raises RequestError for an empty question or one longer than the model's context, ModelError or SourceError for the model.
 
@@ -91,6 +93,6 @@ def solve(
     loaded = load(model) if isinstance(model, str | Path) else model
     messages: list[Message] = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": question})
-    request = Request("solve", tuple(messages), params or SamplingParams(), seed)
+    request = Request("solve", tuple(messages), merged(params, options), seed)
     thinking = loaded.tokenizer.render(messages).rstrip().endswith("<think>")
     return Answer(Engine(loaded.model, loaded.tokenizer), request, thinking=thinking)

@@ -23,7 +23,7 @@ def prove(
         if good.error or good.value != 1:
             why = good.error or good.detail or f"it scores {good.value:g}"
             complaints.append(f"{problem.id}: the gold answer '{_short(problem.answer)}' is refused: {why}.")
-        elif bad.value > 0:
+        elif bad.value >= 1:  # a part of the score for a part of the answer is no acceptance
             complaints.append(f"{problem.id}: a corrupted answer, '{_short(corrupt(problem))}', is accepted.")
     left_out = len(complaints) - _COMPLAINTS
     return complaints[:_COMPLAINTS] + ([f"and {left_out} more problems like these."] if left_out > 0 else [])
