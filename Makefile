@@ -31,6 +31,10 @@ format: $(VENV)/.check
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(VENV)/.run         ## the generated parts of docs/: commands, and the columns of field tables that the code decides
+	$(BIN)/python scripts/docs_cli.py
+	$(BIN)/python scripts/docs_fields.py
+
 bench: $(VENV)/.test       ## benchmarks of this machine
 	$(BIN)/python benchmarks/engine_tiny.py
 

@@ -8,6 +8,7 @@ import pytest
 
 import trilaw
 from trilaw.core.errors import ConfigError, RequestError, RunError
+from trilaw.evals.run import EvalResult
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,56 @@ def test_evaluate_and_solve_take_what_load_gave(model: trilaw.Model) -> None:
     assert result["pass@1"].n == 3
     question = trilaw.task("calculator").problems("test", limit=1)[0].messages[-1]["content"]
     assert isinstance(trilaw.solve(model, question, params=params).text(), str)
+
+
+def test_sampling_options_may_be_keywords(model: trilaw.Model) -> None:
+    problem = trilaw.task("calculator").problems("test", limit=1)[0]
+    params = trilaw.SamplingParams(temperature=0.5, max_tokens=6)
+    plain = model.sample(problem, 2, params)
+    assert [s.tokens for s in plain] == [s.tokens for s in model.sample(problem, 2, temperature=0.5, max_tokens=6)]
+    shorter = trilaw.sample(model, problem, 2, params, max_tokens=3)
+    assert [s.tokens for s in shorter] == [s.tokens[:3] for s in plain], "a keyword goes over params"
+    assert len(model.sample(problem.messages, max_tokens=3)) == 1, "a list of messages is one prompt"
+    with pytest.raises(TypeError, match="max_token"):
+        model.sample(problem, max_token=3)  # type: ignore[call-arg]
+
+
+def test_compare_pairs_the_problems(model: trilaw.Model, tmp_path: Path) -> None:
+    def measured(limit: int, temperature: float) -> EvalResult:
+        return trilaw.evaluate(model, {"kind": "calculator"}, limit=limit, temperature=temperature, max_tokens=8)
+
+    cold, warm = measured(6, 0.0), measured(6, 1.0)
+    gain = trilaw.compare(warm, cold, "mean_tokens")
+    difference = sum(a - b for a, b in zip(warm.values["mean_tokens"], cold.values["mean_tokens"], strict=True)) / 6
+    assert gain.value == pytest.approx(difference)
+    assert gain.low <= gain.value <= gain.high
+    assert gain.n == 6
+    assert trilaw.compare(cold, cold).value == 0
+    with pytest.raises(RequestError, match="different problems"):
+        trilaw.compare(measured(3, 1.0), cold)
+    with pytest.raises(RequestError, match="no 'maj@8'"):
+        trilaw.compare(warm, cold, "maj@8")
+
+
+def test_a_store_may_be_named_by_a_string(model: trilaw.Model, tmp_path: Path) -> None:
+    first = trilaw.evaluate(model, "calculator", limit=2, max_tokens=4, store=str(tmp_path / "kept.jsonl"))
+    assert first.path == tmp_path / "kept.jsonl"
+    again = trilaw.evaluate(model, "calculator", limit=2, max_tokens=4, stores=str(tmp_path))
+    assert again.path is not None
+    assert again.path.parent.parent == tmp_path
+
+
+def test_pretrain_takes_a_text_file(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("One line.\n\nAnother.\n\nA third.\n")
+    size = {"hidden": 16, "layers": 1, "heads": 2, "row_tokens": 32, "rows_per_step": 2, "tokens": 128}
+    made = trilaw.pretrain(data=text, out=tmp_path / "made", **size)
+    sample = trilaw.sample(made.folder, "Ünlikely wörds\n", max_tokens=3)[0]
+    assert len(sample.tokens) <= 3
+    with pytest.raises(ConfigError, match="give either task or data"):
+        trilaw.pretrain(out=tmp_path / "none", **size)
+    with pytest.raises(ConfigError, match="give either task or data"):
+        trilaw.pretrain(task="calculator", data=text, out=tmp_path / "both", **size)
 
 
 def test_names_and_reports(base: trilaw.RunSummary, tmp_path: Path) -> None:

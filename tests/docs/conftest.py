@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def world(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def world(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An own copy of that folder as the working folder, with training and sampling cut to toy size."""
     shutil.copytree(models / "runs/tiny", tmp_path / "runs/tiny")
     monkeypatch.chdir(tmp_path)
@@ -65,7 +65,7 @@ def world(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
     monkeypatch.setattr(recipe, "parse_recipe", toy)
     monkeypatch.setattr(Engine, "submit", _brief(Engine.submit))
-    yield tmp_path
+    return tmp_path
 
 
 def _brief(submit: Any) -> Any:

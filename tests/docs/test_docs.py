@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import re
 import tomllib
@@ -16,13 +17,15 @@ import typer
 from typer.testing import CliRunner
 
 import trilaw
-from tests.docs.pages import PAGES, ROOT, anchors, blocks, commands, links, name, prose, spans
 from trilaw.cli.main import build
 from trilaw.core.config import TaskSpec
 from trilaw.pipeline.recipe import bundled, load_recipe, parse_recipe
 from trilaw.pipeline.stages import KINDS as STAGES
 from trilaw.tasks.registry import KINDS as TASKS
 from trilaw.tasks.registry import build as build_task
+from trilaw.tasks.registry import config_class
+
+from .pages import PAGES, ROOT, anchors, blocks, commands, links, name, prose, spans
 
 DOCS = ROOT / "docs"
 
@@ -81,7 +84,7 @@ def test_commands_in_pages_hold(page: Path, world: Path) -> None:
             command = known[path]
         command.make_context(path, list(words))  # raises for an unknown option, a wrong value or a missing argument
         if path == "trilaw run":
-            sets = [value for flag, value in zip(words, words[1:], strict=False) if flag == "--set"]
+            sets = [value for flag, value in itertools.pairwise(words) if flag == "--set"]
             recipe = words[0] if words and not words[0].startswith("-") else "tiny"
             if recipe in bundled() and recipe != "smollm2-gsm8k":
                 load_recipe(recipe, sets)
@@ -154,14 +157,8 @@ def test_toml_snippets_hold() -> None:
                 parse_recipe(data, where=name(page))
             for table in data.get("tasks", {}).values():
                 spec = TaskSpec.model_validate(table)
-                docs_fields.classes()[docs_fields_class(spec.kind)].model_validate(spec.options)
+                config_class(spec.kind).model_validate(spec.options)
     assert seen
-
-
-def docs_fields_class(kind: str) -> str:
-    from trilaw.tasks.registry import config_class
-
-    return config_class(kind).__name__
 
 
 def test_the_own_tasks_are_sound(world: Path) -> None:

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from trilaw.core.protocols import TeachingTask
-from trilaw.core.types import Problem
+from trilaw.core.types import Problem, Score
 from trilaw.tasks.registry import build
 from trilaw.tasks.split import held_out
 from trilaw.tasks.verifiers.proof import prove
@@ -88,3 +88,12 @@ def test_prove_sees_a_verifier_that_accepts_all_or_nothing() -> None:
     assert complaints[-1] == "and 3 more problems like these."
     complaints = prove(problems, task.verify, lambda problem: "none", lambda problem: "none")
     assert "refused: there is no line" in complaints[0]
+
+
+def test_prove_allows_a_part_of_the_score_for_a_corrupted_answer() -> None:
+    problems = make("arithmetic").problems("train", limit=2)
+
+    def by_length(problem: Problem, text: str) -> Score:
+        return Score(1.0 if text == problem.answer else 0.5)
+
+    assert prove(problems, by_length, lambda problem: problem.answer, lambda problem: "x") == []
