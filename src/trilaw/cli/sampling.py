@@ -9,16 +9,27 @@ import typer
 
 from trilaw.core.types import SamplingParams
 
-Temperature = Annotated[float, typer.Option(min=0.0, help="Randomness of the tokens; 0 takes the likeliest each time.")]
+Temperature = Annotated[
+    float, typer.Option(min=0.0, metavar="X", help="Randomness of the tokens; 0 takes the likeliest each time.")
+]
 TopP = Annotated[
-    float, typer.Option(min=0.0, max=1.0, help="Draw from the likeliest tokens that hold this share; 1: from all.")
+    float,
+    typer.Option(
+        min=0.0, max=1.0, metavar="P", help="Draw from the likeliest tokens that hold this share; 1: from all."
+    ),
 ]
-TopK = Annotated[int, typer.Option(min=0, help="Draw from this many likeliest tokens; 0: from all.")]
+TopK = Annotated[int, typer.Option(min=0, metavar="N", help="Draw from this many likeliest tokens; 0: from all.")]
 MinP = Annotated[
-    float, typer.Option(min=0.0, max=1.0, help="Leave out tokens below this share of the likeliest one's; 0: none.")
+    float,
+    typer.Option(
+        min=0.0, max=1.0, metavar="P", help="Leave out tokens below this share of the likeliest one's; 0: none."
+    ),
 ]
-MaxTokens = Annotated[int, typer.Option(min=1, help="The longest completion, in tokens.")]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same samples.")]
+MaxTokens = Annotated[
+    int,
+    typer.Option(min=1, metavar="N", help="The longest completion, in tokens; it also ends where the context does."),
+]
+Seed = Annotated[int, typer.Option(min=0, metavar="N", help="The same seed gives the same samples.")]
 Stop = Annotated[
     list[str] | None, typer.Option("--stop", metavar="TEXT", help="End a sample at this text. Repeatable.")
 ]
@@ -27,6 +38,9 @@ Stop = Annotated[
 def params(
     temperature: float, top_p: float, top_k: int, min_p: float, max_tokens: int, stop: Sequence[str] | None
 ) -> SamplingParams:
-    return SamplingParams(
+    """The options as one value. Raises RequestError if they do not hold: before a model is loaded for them."""
+    chosen = SamplingParams(
         temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, max_tokens=max_tokens, stop=tuple(stop or ())
     )
+    chosen.check()
+    return chosen

@@ -1,6 +1,7 @@
 """`trilaw solve`: a question to a model, its answer as it comes.
 
-The text goes to stdout, the closing line to stderr. On a terminal what stands between <think> and </think> is dim.
+The text goes to stdout, the closing line to stderr. On a terminal what stands between <think> and </think> is dim. Control characters
+of the model's text are not passed on (cli.terminal says why); --json has them.
 """
 
 from __future__ import annotations
@@ -14,17 +15,24 @@ from typing import Annotated
 import typer
 
 from trilaw.cli import sampling
+from trilaw.cli.terminal import say, styled
 from trilaw.core import ledger
+from trilaw.reports import words
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 
 
 def solve_command(
     model: Annotated[
-        str, typer.Argument(help="A catalogue name, a folder, a .gguf file, a run folder, or owner/name on the hub.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A catalogue name, a folder, a .gguf file, a run folder, or owner/name on the hub."
+        ),
     ],
-    question: Annotated[str, typer.Argument(help="What to ask; `-` reads it from stdin.")],
-    system: Annotated[str | None, typer.Option(help="A system message to put before the question.")] = None,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask; `-` reads it from stdin.")],
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="A system message to put before the question.")
+    ] = None,
     temperature: sampling.Temperature = 1.0,
     top_p: sampling.TopP = 1.0,
     top_k: sampling.TopK = 0,
@@ -41,8 +49,9 @@ def solve_command(
     text = sys.stdin.read() if question == "-" else question
     params = sampling.params(temperature, top_p, top_k, min_p, max_tokens, stop)
     with closing(solve(model, text.strip(), params=params, seed=seed, system=system)) as answer:
-        dim = sys.stdout.isatty() and not json_
-        for piece in dimmed(answer, thinking=answer.thinking) if dim else answer:
+        pieces = map(words.clean, answer)
+        dim = styled(sys.stdout) and not json_
+        for piece in dimmed(pieces, thinking=answer.thinking) if dim else pieces:
             if not json_:
                 sys.stdout.write(piece)
                 sys.stdout.flush()
@@ -69,9 +78,12 @@ def solve_command(
         typer.echo(json.dumps(record, indent=2))
         return
     typer.echo("" if sample.text.endswith("\n") else "\n", nl=False)
-    cut = f", cut off at --max-tokens {max_tokens}" if sample.stop == "length" else ""
+    cut = ""
+    if sample.stop == "length":
+        full = usage.completion_tokens < max_tokens
+        cut = ", cut off: the model's context is full" if full else f", cut off at --max-tokens {max_tokens}"
     took = f"{ledger.count(usage.completion_tokens)} tokens in {ledger.duration(usage.seconds)}"
-    typer.echo(f"{took}, {ledger.count(speed)} tokens/s{cut}", err=True)
+    say(f"{took}, {ledger.count(speed)} tokens/s{cut}", err=True)
 
 
 def dimmed(pieces: Iterable[str], *, thinking: bool = False) -> Iterator[str]:

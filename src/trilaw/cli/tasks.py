@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from trilaw.cli.options import task_spec
+from trilaw.cli.terminal import say
 from trilaw.core.errors import ConfigError, SourceError, TaskError
 from trilaw.core.protocols import Task, TeachingTask
 from trilaw.core.types import Problem
@@ -17,34 +18,40 @@ from trilaw.tasks.registry import KINDS, build, config_class
 app = typer.Typer(help="The tasks: list them, show one, prove a verifier.", no_args_is_help=True)
 
 Data = Annotated[
-    Path | None, typer.Option("--data", help="A JSONL file of problems; it is used whole, as the split test.")
+    Path | None,
+    typer.Option("--data", metavar="FILE", help="A JSONL file of problems; it is used whole, as the split test."),
 ]
 Options = Annotated[
     list[str] | None,
-    typer.Option("--option", "--task-option", help="An option of the task, key=value; may be repeated."),
+    typer.Option("--option", "--task-option", metavar="KEY=VALUE", help="An option of the task. Repeatable."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("list")
 def list_tasks(as_json: Json = False) -> None:
-    """The kinds of tasks."""
+    """List the kinds of tasks."""
     if as_json:
         typer.echo(json.dumps([{"kind": kind, "description": text} for kind, text in KINDS.items()], indent=2))
         return
     for kind, text in KINDS.items():
-        typer.echo(f"{kind:<12} {text}")
+        say(f"{kind:<12} {text}")
 
 
 @app.command()
 def show(
-    kind: Annotated[str, typer.Argument(help="A kind of task, or a .jsonl or .py file.")],
+    kind: Annotated[str, typer.Argument(metavar="TASK", help="A kind of task, or a .jsonl or .py file.")],
     data: Data = None,
     option: Options = None,
-    split: Annotated[str | None, typer.Option(help="The split to show problems of (default: the first).")] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The split to show problems of (default: the first).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """A task's options, and three of its problems with the gold answer and the verdict on it."""
+    """Show a task's options and three of its problems.
+
+    Each problem comes with a right completion and the verdict on it.
+    """
     spec = task_spec(kind, option or [], data)
     options = _options(spec.kind)
     task: Task | None = None
@@ -62,36 +69,39 @@ def show(
         shown = {"kind": spec.kind, "splits": splits, "options": options, "problems": problems, "note": note}
         typer.echo(json.dumps(shown, indent=2))
         return
-    typer.echo(f"{spec.kind}: {KINDS[spec.kind] if task is None else task.description}")
+    say(f"{spec.kind}: {KINDS[spec.kind] if task is None else task.description}")
     if task is not None:
-        typer.echo(f"splits: {', '.join(task.splits)}")
-    typer.echo("options:")
+        say(f"splits: {', '.join(task.splits)}")
+    say("options:")
     for row in options:
-        typer.echo(f"  {row['name']:<16} {row['type']} = {row['default']}")
+        say(f"  {row['name']:<16} {row['type']} = {row['default']}")
     for problem in problems:
-        typer.echo(
+        say(
             f"\n[{problem['id']}]\n{problem['prompt']}\n--- a right completion (verdict {problem['verdict']:g}):\n{problem['completion']}"
         )
     if note:
-        typer.echo(f"\n{note}")
+        say(f"\n{note}")
 
 
 @app.command()
 def check(
-    kind: Annotated[str, typer.Argument(help="A kind of task, or a .jsonl or .py file.")],
+    kind: Annotated[str, typer.Argument(metavar="TASK", help="A kind of task, or a .jsonl or .py file.")],
     data: Data = None,
     option: Options = None,
     as_json: Json = False,
 ) -> None:
-    """Prove the verifier: every gold answer accepted, a corrupted one refused. Exit status 1 if not."""
+    """Prove a task's verifier.
+
+    Every gold answer must be accepted and a corrupted one refused; exit status 1 if not.
+    """
     complaints = build(task_spec(kind, option or [], data)).validate()
     if as_json:
         typer.echo(json.dumps({"kind": kind, "sound": not complaints, "complaints": complaints}, indent=2))
     else:
         for complaint in complaints:
-            typer.echo(complaint, err=True)
+            say(complaint, err=True)
         if not complaints:
-            typer.echo(f"{kind}: sound. Gold answers are accepted and corrupted ones refused.")
+            say(f"{kind}: sound. Gold answers are accepted and corrupted ones refused.")
     if complaints:
         raise typer.Exit(1)
 

@@ -7,9 +7,12 @@ is a crash.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
+
+from trilaw.core.errors import RequestError
 
 Role = Literal["system", "user", "assistant"]
 StopReason = Literal["stop", "length", "cancelled"]
@@ -45,7 +48,8 @@ class SamplingParams:
     """How to draw tokens. The order is temperature, then top-k, then top-p, then min-p, each on the distribution left before it.
 
     temperature 0 is greedy. top_k 0, top_p 1 and min_p 0 switch a filter off. `stop` strings end a sample and are cut from its
-    text; `stop_tokens` end it as well as the model's own end tokens (unless `ignore_eos`).
+    text; `stop_tokens` end it as well as the model's own end tokens (unless `ignore_eos`). `max_tokens` is an upper bound: a sample
+    also ends where the model's context does.
     """
 
     temperature: float = 1.0
@@ -56,6 +60,25 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
     stop_tokens: tuple[int, ...] = ()
     ignore_eos: bool = False
+
+    def check(self) -> None:
+        """Raises RequestError for a parameter out of its range, or two that contradict each other."""
+        t = self.temperature
+        greedy_filters = t == 0 and (self.top_k > 0 or self.top_p < 1 or self.min_p > 0)
+        for holds, complaint in (
+            (t >= 0 and math.isfinite(t), f"temperature is {t}, it must be 0 (greedy) or a positive number"),
+            (self.top_k >= 0, f"top_k is {self.top_k}, it must be 0 (off) or the number of tokens to keep"),
+            (0 < self.top_p <= 1, f"top_p is {self.top_p}, it must be above 0 and at most 1 (off)"),
+            (0 <= self.min_p < 1, f"min_p is {self.min_p}, it must be at least 0 (off) and below 1"),
+            (self.max_tokens >= 1, f"max_tokens is {self.max_tokens}, it must be at least 1"),
+            (
+                not greedy_filters,
+                "temperature 0 takes the likeliest token, so top_k, top_p and min_p have no effect; leave them out or raise the temperature",
+            ),
+            ("" not in self.stop, "a stop string is empty and would end every sample at once; leave it out"),
+        ):
+            if not holds:
+                raise RequestError(f"The sampling options do not hold: {complaint}.")
 
 
 Prompt = (

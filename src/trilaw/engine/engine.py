@@ -17,6 +17,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from weakref import WeakValueDictionary
 
 import torch
@@ -81,7 +82,8 @@ class Engine:
         """Queue requests, all or none.
 
         Raises RequestError for a used id, a parameter out of range or contradicting another, an empty prompt, a token outside the
-        vocabulary, or more tokens (prompt and max_tokens) than the context or the cache holds.
+        vocabulary, a prompt that fills the context, or more tokens than the cache holds. A sample ends where the context does, whatever
+        its max_tokens.
         """
         used = {*self._queue, *(s.id for s in self._running().values()), *(s.request_id for s in self._ended)}
         now = time.monotonic()
@@ -91,11 +93,17 @@ class Engine:
             if request.id in used:
                 raise RequestError(f"Request '{request.id}': this id is in use; give every request an id of its own.")
             used.add(request.id)
-            door.check_params(request.id, request.params, self.arch.vocab_size)
-            prompt = prompts.get(id(request.prompt)) or self._prompt(door.tokenize(request, self.tokenizer))
+            try:
+                door.check_params(request.params, self.arch.vocab_size)
+                prompt = prompts.get(id(request.prompt)) or self._prompt(door.tokenize(request, self.tokenizer))
+                room = door.room(prompt.tokens, request.params.max_tokens, self.arch, self.max_cache_tokens)
+            except RequestError as error:
+                if len(requests) == 1:
+                    raise
+                raise RequestError(f"Request '{request.id}': {error}") from None
             prompts[id(request.prompt)] = prompt
-            door.check_length(request.id, prompt.tokens, request.params.max_tokens, self.arch, self.max_cache_tokens)
-            accepted.append(seq.Sequence(request.id, prompt, request.params, request.seed, now))
+            params = request.params if room == request.params.max_tokens else replace(request.params, max_tokens=room)
+            accepted.append(seq.Sequence(request.id, prompt, params, request.seed, now))
         for sequence in accepted:
             sequence.prompt.waiting += 1
             self._queue[sequence.id] = sequence

@@ -109,6 +109,7 @@ def _problems(task: Task, split: str, limit: int | None, samples: int, params: S
         raise RequestError(f"Task '{task.name}' has no split '{split}'{nearest(split, task.splits)}.")
     if samples < 1 or (limit is not None and limit < 1):
         raise RequestError(f"An evaluation needs at least one problem and one sample, not {limit} and {samples}.")
+    params.check()
     if samples > 1 and params.temperature == 0:
         raise RequestError(
             f"Temperature 0 draws the same sample {samples} times: take one sample, or a temperature above 0."

@@ -91,7 +91,9 @@ class Calculator:
             content = f"{start:02d}{''.join(keys)}"
             if held_out(content) == (split != "train") and content not in found:
                 answer = f"{_run(start, keys):02d}"
-                found[content] = Problem(content, (Message(role="user", content=content),), answer, {"steps": len(keys)})
+                found[content] = Problem(
+                    content, (Message(role="user", content=content),), answer, {"steps": len(keys)}
+                )
         return list(found.values())
 
     def verify(self, problem: Problem, text: str) -> Score:

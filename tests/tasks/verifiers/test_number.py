@@ -89,7 +89,10 @@ def test_grouped_decimals(whole: int, places: int) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.text(alphabet=st.sampled_from("0123456789.,-+/$% \n=#{}\\()<>Answer:boxedfract"), max_size=80) | st.text(max_size=80))
+@given(
+    st.text(alphabet=st.sampled_from("0123456789.,-+/$% \n=#{}\\()<>Answer:boxedfract"), max_size=80)
+    | st.text(max_size=80)
+)
 def test_any_text_is_read_without_error(text: str) -> None:
     for read in (final_number, single, strict_integer, final_text, final_choice, marks.answer_line, marks.answer_tag):
         read(text)
@@ -98,7 +101,15 @@ def test_any_text_is_read_without_error(text: str) -> None:
 @pytest.mark.parametrize("text", NASTY, ids=lambda text: text[:12].encode("ascii", "replace").decode())
 def test_nasty_text_is_quick(text: str) -> None:
     start = time.process_time()
-    for read in (final_number, strict_integer, final_text, final_choice, marks.answer_line, marks.answer_tag, marks.after_thinking):
+    for read in (
+        final_number,
+        strict_integer,
+        final_text,
+        final_choice,
+        marks.answer_line,
+        marks.answer_tag,
+        marks.after_thinking,
+    ):
         read(text)
     assert time.process_time() - start < 0.5
 
@@ -110,7 +121,8 @@ def test_too_long_a_number_is_refused_not_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("7", "7"), ("-07.", "-7"), ("+3", "3"), ("-0", "0"), ("7 8", None), ("7.5", None), ("٣", None), ("", None)]
+    ("text", "value"),
+    [("7", "7"), ("-07.", "-7"), ("+3", "3"), ("-0", "0"), ("7 8", None), ("7.5", None), ("٣", None), ("", None)],
 )
 def test_strict_integer(text: str, value: str | None) -> None:
     assert strict_integer(text) == value
@@ -118,7 +130,13 @@ def test_strict_integer(text: str, value: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("text", "rest"),
-    [("a", "a"), ("<think>a</think>b", "b"), ("a</think>b", "b"), ("<think>a", None), ("<think>a</think>b<think>c", None)],
+    [
+        ("a", "a"),
+        ("<think>a</think>b", "b"),
+        ("a</think>b", "b"),
+        ("<think>a", None),
+        ("<think>a</think>b<think>c", None),
+    ],
 )
 def test_after_thinking(text: str, rest: str | None) -> None:
     assert marks.after_thinking(text) == rest
@@ -142,7 +160,8 @@ def test_choice(text: str, letter: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "answer"), [("x\nAnswer: new  York.", "new York"), ("Paris\n\n", "Paris"), ("Answer: **a b**", "a b"), ("  ", None)]
+    ("text", "answer"),
+    [("x\nAnswer: new  York.", "new York"), ("Paris\n\n", "Paris"), ("Answer: **a b**", "a b"), ("  ", None)],
 )
 def test_final_text(text: str, answer: str | None) -> None:
     assert final_text(text) == answer
