@@ -81,9 +81,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, sharing the cores")
+    parser.add_argument("--threads", type=int, default=0, help="of each run; 0: the cores divided by the jobs")
     parser.add_argument("--folder", type=Path, default=Path("runs/seeds"))
     args = parser.parse_args()
-    threads = max(1, (os.cpu_count() or 1) // args.jobs)
+    threads = args.threads or max(1, (os.cpu_count() or 1) // args.jobs)
     orders = [(recipe, seed) for seed in args.seeds for recipe in ("tiny", "tiny-random-reward")]
     with ThreadPoolExecutor(args.jobs) as pool:
         found = pool.map(lambda order: run(*order, args.folder, threads), orders)

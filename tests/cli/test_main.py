@@ -42,13 +42,20 @@ def ends(*words: str) -> int | str | None:
         (ConfigError("The key is wrong."), 2, "error: The key is wrong.\n"),
         (RunError("The work failed."), 1, "error: The work failed.\n"),
         (Stopped("Stopped at stage 'zero'."), 130, "Stopped at stage 'zero'.\n"),
-        (KeyboardInterrupt(), 130, ""),
+        (KeyboardInterrupt(), 130, "Stopped.\n"),
+        (RunError("Bad\x1b[31m\nreason."), 1, "error: Bad\ufffd[31m reason.\n"),
         (
             OSError(errno.ENOSPC, "No space left on device", "runs/x"),
             1,
-            "error: The disk is full while writing runs/x: ",
+            "error: runs/x cannot be used, the disk is full (",
         ),
-        (OSError(errno.ENOSPC, "No space left on device"), 1, "error: The disk is full: "),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "error: The output cannot be used, the disk is full ("),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "x"),
+            1,
+            "error: x cannot be used (Permission denied): make",
+        ),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x"), 1, "error: x cannot be used (File name too long): "),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, ""),
     ],
 )
@@ -59,8 +66,8 @@ def test_errors_are_one_sentence(
     assert ends("work") == status
     out, err = capfd.readouterr()
     assert out == ""
-    assert err.startswith(said) if said else not err.strip()
-    assert err.count("\n") <= 1
+    assert err.lstrip("\n").startswith(said) if said else not err.strip()
+    assert len(err.split()) == 0 or len(err.strip().splitlines()) == 1
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
@@ -75,8 +82,8 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
     failing(monkeypatch, ZeroDivisionError("a bug"))
     with pytest.raises(ZeroDivisionError):
         main(["work"])
-    failing(monkeypatch, PermissionError(errno.EACCES, "Permission denied", "x"))
-    with pytest.raises(PermissionError):
+    failing(monkeypatch, OSError(errno.EBADF, "Bad file descriptor"))
+    with pytest.raises(OSError, match="Bad file"):
         main(["work"])
 
 
@@ -94,10 +101,15 @@ def test_help_version_and_unknown_words() -> None:
     assert trilaw("--version").stdout.startswith("trilaw 0.")
     unknown = trilaw("rnu")
     assert (unknown.returncode, unknown.stdout) == (2, "")
-    assert "Did you mean 'run'?" in unknown.stderr
+    assert unknown.stderr == "error: No such command 'rnu'. Did you mean 'run'? See `trilaw --help`.\n"
     wrong = trilaw("run", "--sede", "1")
     assert wrong.returncode == 2
     assert "--seed" in wrong.stderr
+    assert wrong.stderr.endswith("See `trilaw run --help`.\n")
+    assert wrong.stderr.count("\n") == 1
+    nothing = trilaw()
+    assert (nothing.returncode, nothing.stdout) == (2, "")
+    assert nothing.stderr.startswith("Usage: trilaw ")
 
 
 def test_a_wrong_request_writes_nothing(tmp_path: object) -> None:

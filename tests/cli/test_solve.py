@@ -161,7 +161,22 @@ def test_question_from_stdin_and_json(typist):
 
 def test_a_cut_answer_says_so(typist):
     typist.stop = "length"
-    assert "cut off at --max-tokens 512" in run("m", "q").stderr
+    assert "cut off at --max-tokens 24" in run("m", "q", "--max-tokens", "24").stderr
+    assert "cut off: the model's context is full" in run("m", "q").stderr
+
+
+def test_what_a_terminal_would_obey_is_shown_and_not_sent(typist):
+    text = "a\x1b[31mb\x00c\u202ed"
+    typist.data, typist.final = text.encode(), text
+    assert run("m", "q").stdout == "a\ufffd[31mb\ufffdc\ufffdd\n"
+    assert json.loads(run("m", "q", "--json").stdout)["text"] == text
+
+
+def test_contradictory_options_are_refused_before_a_model_is_loaded(monkeypatch):
+    monkeypatch.setattr(api, "solve", lambda *words, **options: pytest.fail("the model was asked"))
+    for words in (("--temperature", "0", "--top-p", "0.5"), ("--stop", ""), ("--temperature", "inf")):
+        with pytest.raises(RequestError, match="options do not hold"):
+            run("m", "q", *words)
 
 
 def test_an_empty_question_is_refused():

@@ -110,3 +110,22 @@ def test_override_refuses(assignment, words):
 
 def test_override_cannot_smuggle_in_a_second_key():
     assert override({}, ["a=1\nb = 2"]) == {"a": "1\nb = 2"}
+
+
+class Shapes(Config):
+    steps: tuple[int, int] = (1, 2)
+    count: int = 1
+    table: dict[str, int] = Field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("steps", 3, "it must be a list"),
+        ("count", "x", "it must be a whole number."),
+        ("table", 3, "it must be a table"),
+    ],
+)
+def test_complaints_speak_of_recipes_not_of_python(key, value, words):
+    with pytest.raises(ConfigError, match=words):
+        parse(Shapes, {key: value}, "here")

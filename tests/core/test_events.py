@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pytest
+
+from trilaw.core.errors import RunError
 from trilaw.core.events import EventLog
 
 
@@ -37,3 +40,17 @@ def test_a_torn_line_in_the_middle_is_left_out(tmp_path):
     path = tmp_path / "e.jsonl"
     path.write_text('{"stage": "a", "step": 0}\n{"stage": "a", "st\n{"stage": "a", "step": 1}\n')
     assert [row["step"] for row in EventLog(path).rows()] == [0, 1]
+
+
+def test_lines_that_are_no_events_are_passed_over(tmp_path):
+    path = tmp_path / "e.jsonl"
+    path.write_text('[1]\n{"stage": 3}\n{"stage": "a"}\n{"stage": "a", "step": 1}\n{"stage": "a", "step": 2}\n')
+    log = EventLog(path)
+    assert len(log.rows()) == 2
+    log.truncate("a", 1)
+    assert [row["step"] for row in log.rows()] == [1]
+
+
+def test_a_line_that_cannot_be_written_is_a_sentence(tmp_path):
+    with pytest.raises(RunError, match=r"e\.jsonl cannot be written"):
+        EventLog(tmp_path / "missing" / "e.jsonl").append("a", 1)

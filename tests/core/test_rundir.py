@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
+from pathlib import Path
 
 import pytest
 
@@ -128,6 +130,10 @@ def test_stage_model(tmp_path):
     assert rundir.is_run(folder)
     assert not rundir.is_run(tmp_path)
     assert list(rundir.stages_done(folder)) == ["base", "zero", "exam"]
+    with pytest.raises(RunError, match=r"zero/model.*is gone: restore it, or delete done\.json"):
+        rundir.stage_model(folder)
+    for name in ("zero", "base"):
+        (folder / "stages" / name / "model").mkdir()
     assert rundir.stage_model(folder) == folder / "stages" / "zero" / "model"
     assert rundir.stage_model(folder, "base") == folder / "stages" / "base" / "model"
     with pytest.raises(RequestError, match="did you mean 'zero'"):
@@ -139,6 +145,39 @@ def test_stage_model(tmp_path):
 def test_a_run_without_models_is_a_sentence(tmp_path):
     with pytest.raises(RequestError, match="no finished model"):
         rundir.stage_model(run_folder(tmp_path, {}))
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"model": 3}', "[" * 100_000])
+def test_a_broken_done_file_is_named_with_its_cure(tmp_path, text):
+    folder = run_folder(tmp_path, {"zero": "model"})
+    (folder / "stages" / "zero" / "done.json").write_text(text)
+    with pytest.raises(RunError, match=r"zero/done\.json is broken: delete it"):
+        rundir.stages_done(folder)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "{}", '{"stages": [{}]}', '{"stages": [3]}'])
+def test_a_broken_resolved_recipe_is_named(tmp_path, text):
+    (tmp_path / "resolved.json").write_text(text)
+    with pytest.raises(RunError, match=r"resolved\.json is broken"):
+        rundir.stage_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("code", "cure"),
+    [
+        (errno.ENOSPC, "the disk is full .*free space and give the same command"),
+        (errno.EROFS, "make it writable, or choose another place"),
+        (errno.ENOTDIR, "a file is in the way"),
+        (errno.EIO, "what was saved is intact"),
+    ],
+)
+def test_what_the_system_says_comes_with_what_to_do(code, cure):
+    with pytest.raises(RunError, match=f"^place cannot be written.*{cure}"), rundir.complaining("place"):
+        raise OSError(code, "reason")
+
+
+def test_a_name_that_no_file_system_takes_is_no_run():
+    assert not rundir.is_run(Path("a" * 5000))
 
 
 def test_write_json_is_stable(tmp_path):

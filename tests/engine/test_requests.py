@@ -35,10 +35,6 @@ GOOD = Request("good", (2, 3), SamplingParams(max_tokens=4))
         ({"temperature": 0.0, "min_p": 0.5}, "temperature 0 takes the likeliest"),
         ({"stop": ("x", "")}, "a stop string is empty"),
         ({"stop_tokens": (64,)}, "stop token 64 is outside the vocabulary of 64"),
-        (
-            {"max_tokens": 255},
-            "2 prompt tokens and max_tokens 255 exceed the context of 256; max_tokens can be at most 254",
-        ),
         ({"max_tokens": 100}, "exceed the engine's cache of 100 tokens"),
     ],
 )
@@ -60,8 +56,8 @@ def test_parameters(tiny_model: CausalLM, pieces: Any, change: dict[str, Any], w
         ((3, 64), "holds 64, which is no token"),
         ((-1,), "holds -1"),
         (("x",), "holds 'x'"),
-        ((2,) * 256, "the prompt has 256 tokens, the context of 256 has no room"),
-        ((2,) * 300, "the prompt has 300 tokens"),
+        ((2,) * 256, "The prompt has 256 tokens, the context of 256 has no room"),
+        ((2,) * 300, "The prompt has 300 tokens"),
     ],
 )
 def test_prompts(tiny_model: CausalLM, pieces: Any, prompt: Any, words: str) -> None:
@@ -75,6 +71,21 @@ def test_the_whole_context_can_be_used(tiny_model: CausalLM, pieces: Any) -> Non
     params = SamplingParams(max_tokens=6, ignore_eos=True)
     sample = collect(Engine(tiny_model, pieces()), [Request("edge", (2,) * 250, params)])[0]
     assert len(sample.tokens) == 6
+
+
+def test_a_sample_ends_where_the_context_does(tiny_model: CausalLM, pieces: Any) -> None:
+    engine = Engine(tiny_model, pieces())
+    far = SamplingParams(max_tokens=10**9, ignore_eos=True)
+    near = SamplingParams(max_tokens=6, ignore_eos=True)
+    asked = [Request("far", (2,) * 250, far, 1), Request("near", (2,) * 250, near, 1)]
+    first, second = collect(engine, asked)
+    assert (first.tokens, first.stop) == (second.tokens, "length")
+    engine.check_integrity()
+
+
+def test_a_request_alone_needs_no_name(tiny_model: CausalLM, pieces: Any) -> None:
+    with pytest.raises(RequestError, match=r"^The prompt has 300 tokens"):
+        Engine(tiny_model, pieces()).submit([Request("bad", (2,) * 300, GOOD.params)])
 
 
 def test_used_ids(tiny_model: CausalLM, pieces: Any) -> None:

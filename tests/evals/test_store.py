@@ -5,7 +5,7 @@ import json
 import pytest
 
 from trilaw.core.errors import RequestError, RunError
-from trilaw.core.types import SamplingParams
+from trilaw.core.types import Message, Problem, Sample, SamplingParams, Score, Usage
 from trilaw.evals.run import evaluate
 from trilaw.evals.store import Store, files, read_rows, read_settings
 
@@ -77,3 +77,16 @@ def test_missing_and_unwritable_stores_are_sentences(tmp_path):
 def test_nothing_temporary_stays_behind(task, sampler, tmp_path):
     evaluate(task, sampler, samples=3, params=PARAMS, store=tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "samples.jsonl", "samples.settings.json"]
+
+
+def test_a_disk_that_fills_up_is_named_once(tmp_path):
+    store = Store(tmp_path / "s", {"seed": 0})
+    problem = Problem("p", (Message(role="user", content="q"),), "1")
+    sample = Sample("p/0", (), (), "x" * 100, (), "stop", 0, Usage())
+    full = open("/dev/full", "ab")  # noqa: SIM115  (the store closes it)
+    store._file.close()
+    store._file = full
+    with pytest.raises(RunError, match="the disk is full"):
+        store.add(problem, 0, sample, Score(1.0), Usage(), 0.0)
+    store.close()
+    assert full.closed

@@ -155,7 +155,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "config is a list": (lambda f: (f / "config.json").write_text("[]"), "one JSON object"),
     "deep config": (lambda f: (f / "config.json").write_text("[" * 100_000), r"config\.json cannot be read"),
     "binary config": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), r"config\.json cannot be read"),
-    "odd value": (_configure(rope_parameters=7), "does not describe a model"),
+    "odd value": (_configure(rope_parameters=7), "must be a table"),
     "other architecture": (_configure(model_type="mamba"), "'mamba' is not supported"),
     "quantised": (_configure(quantization_config={"bits": 4}), "quantised weights are not supported"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"no model\.safetensors"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from trilaw.core.errors import RequestError, SourceError
+from trilaw.core.errors import RequestError, RunError, SourceError
 from trilaw.model import sources
 
 WEIGHTS = b"GGUF" + bytes(range(256)) * 40
@@ -152,7 +152,10 @@ def test_the_source_is_chosen_by_the_environment(index: Path, monkeypatch: pytes
 def test_two_processes_do_not_pull_at_once(index: Path) -> None:
     from trilaw.core.rundir import lock
 
-    with lock(sources.cache_folder() / "pulling" / "fake"), pytest.raises(SourceError, match="another process"):
+    with (
+        lock(sources.cache_folder() / "pulling" / "fake"),
+        pytest.raises(RunError, match=r"nother process.*TRILAW_HOME"),
+    ):
         sources.pull("fake", lambda line: None, "pip")
 
 
@@ -219,3 +222,18 @@ def test_names_that_mean_nothing_are_one_sentence(index: Path, tmp_path: Path, m
             sources.resolve(name)
     with pytest.raises(SourceError, match="hub did not give a model"):
         sources.resolve("nobody/nothing")
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a" * 5000, "a\0b"])
+def test_what_can_be_no_name_is_refused(name: str) -> None:
+    with pytest.raises(RequestError, match="MODEL is no name"):
+        sources.resolve(name)
+
+
+def test_a_cache_that_cannot_be_written_is_a_sentence(
+    index: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TRILAW_HOME", str(tmp_path / "file"))
+    with pytest.raises(RunError, match="a file is in the way"):
+        sources.pull("fake", lambda line: None, "pip")

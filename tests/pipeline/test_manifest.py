@@ -31,3 +31,13 @@ def test_the_commit_of_the_working_folder(tmp_path: Path, monkeypatch: pytest.Mo
     assert manifest.describe()["git"] == head
     Path("a").write_text("2")
     assert manifest.describe()["git"] == head + "+"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"attempts": 3}', '{"attempts": [3]}'])
+def test_a_broken_manifest_stops_no_run(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    manifest.end(tmp_path, "failed")
+    manifest.begin(tmp_path, 5)
+    manifest.end(tmp_path, "complete")
+    attempts = json.loads((tmp_path / "manifest.json").read_text())["attempts"]
+    assert [attempt["outcome"] for attempt in attempts] == ["complete"]

@@ -61,7 +61,7 @@ def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="is not a run folder"):
         read_run(tmp_path)
     write(tmp_path / "resolved.json", "{}")
-    with pytest.raises(RunError, match="lists no stages"):
+    with pytest.raises(RunError, match="lists no named stages"):
         read_run(tmp_path)
 
 

@@ -220,3 +220,33 @@ def test_any_text_is_scored(text: str, verifier: str) -> None:
     task = Custom(parse(CustomConfig, {"data": "unread.jsonl", "verifier": verifier}, "t"))
     problem = Problem("p", ({"role": "user", "content": "?"},), "B" if verifier == "choice" else "7")
     assert task.verify(problem, text).value in (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import nosuchmodule_x\n", "line 1: ModuleNotFoundError"),
+        ("import sys\nsys.exit(3)\n", "line 2: SystemExit: 3"),
+        (
+            "SPLITS = 3\ndef verify(p, t): return 1\ndef problems(s, e, n): return []\n",
+            "SPLITS must be a tuple of names",
+        ),
+        ("raise ValueError('two\\nlines')\n", "line 1: ValueError: two lines"),
+    ],
+)
+def test_an_import_that_fails_is_one_line(tmp_path: Path, code: str, words: str) -> None:
+    (tmp_path / "t.py").write_text(code)
+    with pytest.raises(TaskError, match=words) as caught:
+        Custom(CustomConfig(python=str(tmp_path / "t.py")))
+    assert "\n" not in str(caught.value)
+
+
+def test_user_code_cannot_end_the_process(tmp_path: Path) -> None:
+    (tmp_path / "t.py").write_text(
+        "import sys\ndef verify(p, t): sys.exit(4)\ndef problems(s, e, n): return [{'prompt': 'a', 'answer': 'b'}]\n"
+        "def solution(p): raise KeyError(1)\n"
+    )
+    task = Custom(CustomConfig(python=str(tmp_path / "t.py")))
+    assert task.verify(Problem("p", (), "b"), "x").error == "verifier: SystemExit: 4"
+    with pytest.raises(TaskError, match=r"solution\(\) of problem 'train-0-1' raised KeyError: 1"):
+        task.examples("train")

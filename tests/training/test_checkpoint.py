@@ -44,6 +44,7 @@ def test_a_damaged_newest_is_passed_over(
     assert "step-2 is damaged" in capsys.readouterr().err
     (older / file).unlink()
     assert checkpoint.latest(tmp_path) is None
+    assert "starts from its beginning" in capsys.readouterr().err
 
 
 def test_a_full_disk_leaves_the_old_one(

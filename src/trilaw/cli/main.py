@@ -1,22 +1,31 @@
 """`trilaw`: the commands, and the one place where errors become sentences and exit statuses.
 
 0: done. 1: the work failed. 2: the request was wrong. 130: stopped by Ctrl-C or SIGTERM, state saved. An error that a user can
-cause is one sentence on stderr; a traceback comes with --debug, or when the fault is Trilaw's own.
+cause is one sentence on stderr; a traceback comes with --debug, or when the fault is Trilaw's own. A file that cannot be read or
+written is the user's to mend, whoever opened it.
 """
 
 from __future__ import annotations
 
-import errno
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, NoReturn
 
 import typer
 
 from trilaw import __version__
-from trilaw.core.errors import RunError, Stopped, TrilawError
+from trilaw.cli.terminal import never_fail_to_encode
+from trilaw.core.errors import Stopped, TrilawError
+from trilaw.core.rundir import DISK_FULL, unusable
+from trilaw.reports.words import clean
+
+STOPPED = Stopped.exit_status
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer has no public name for it
 
 
 def _version(value: bool) -> None:
@@ -69,26 +78,58 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in options
     if debug:
         words.remove("--debug")
+    never_fail_to_encode()
     try:
-        typer.main.get_command(build())(words, prog_name="trilaw")
+        with _sigterm_as_ctrl_c():
+            status = typer.main.get_command(build())(words, prog_name="trilaw", standalone_mode=False)
+        sys.stdout.flush()  # here, where a full disk or a closed pipe still becomes a sentence
     except TrilawError as error:
         _fail(error, debug)
+    except _UsageError as error:
+        _refuse(error)
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        status = STOPPED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes at exit
         raise SystemExit(1) from None
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.filename is None and error.errno not in DISK_FULL:
             raise
-        where = f" while writing {error.filename}" if error.filename else ""
-        _fail(
-            RunError(f"The disk is full{where}: free space and give the same command; what was saved is intact."), debug
-        )
+        _fail(unusable(error, verb="cannot be used"), debug)
+    if status == STOPPED:  # what typer makes of KeyboardInterrupt
+        print("Stopped.", file=sys.stderr)
+    raise SystemExit(status if isinstance(status, int) else 0)
 
 
-def _fail(error: TrilawError, debug: bool) -> None:
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM ends a command like Ctrl-C, so that clean-up runs (a pip at work is ended too, for one)."""
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _refuse(error: Exception) -> NoReturn:
+    """A command line that does not parse: one sentence and where to read on; the help itself where nothing was asked for."""
+    text: str = error.format_message()  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    if context is not None and text == context.get_help():
+        print(text, file=sys.stderr)
+        raise SystemExit(2) from None
+    more = f" See `{context.command_path} --help`." if context is not None else ""
+    text = clean(" ".join(text.split()))
+    print(f"error: {text}{'' if text.endswith(('.', '?')) else '.'}{more}", file=sys.stderr)
+    raise SystemExit(2) from None
+
+
+def _fail(error: TrilawError, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exc()
-    print(str(error) if isinstance(error, Stopped) else f"error: {error}", file=sys.stderr)
+    text = clean(" ".join(str(error).split()))  # a reason from outside may have lines of its own
+    print(text if isinstance(error, Stopped) else f"error: {text}", file=sys.stderr)
     raise SystemExit(error.exit_status) from None

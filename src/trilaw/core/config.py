@@ -37,7 +37,8 @@ class TaskSpec(Config):
         if isinstance(value, str):
             return {"kind": value}
         if isinstance(value, Mapping) and set(value) - {"kind", "options"}:
-            return {"kind": value.get("kind"), "options": {k: v for k, v in value.items() if k != "kind"}}
+            kind = {"kind": value["kind"]} if "kind" in value else {}  # a missing one is complained of as missing
+            return {**kind, "options": {k: v for k, v in value.items() if k != "kind"}}
         return value
 
 
@@ -62,11 +63,27 @@ def _sentence(cls: type[Config], error: ValidationError, where: str) -> str:
     if first["type"] == "missing":
         return f"{where}: the key '{path}' is missing."
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    for theirs, ours in _WORDS.items():
+        message = message.replace(theirs, ours)
     return (
         f"{where}: '{path}' = {_short(first.get('input'))} does not hold: {message}."
         if path
         else f"{where}: {message}."
     )
+
+
+# pydantic's words, in those of someone who writes a recipe
+_WORDS = {
+    "Input should be ": "it must be ",
+    "List should have ": "the list must have ",
+    "a valid integer": "a whole number",
+    "a valid ": "a ",
+    "a dictionary or instance of TaskSpec": "a table or a name",
+    "a dictionary": "a table",
+    "a tuple": "a list",
+    "a string": "a text",
+    ", unable to parse string as an integer": "",
+}
 
 
 def _short(value: Any) -> str:

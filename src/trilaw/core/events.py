@@ -1,6 +1,7 @@
 """events.jsonl: metrics, one JSON object a line, append-only; the source of truth for reports and trackers.
 
-A line is `{"stage", "step", ...numbers}`. After a kill the last line may be torn: it is dropped on opening. A stage that goes on
+A line is `{"stage", "step", ...numbers}`; what is none is passed over. After a kill the last line may be torn: it is dropped on
+opening. A stage that goes on
 from a checkpoint at step N truncates its own lines past N, so the file equals that of an uninterrupted run (times aside).
 """
 
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trilaw.core.rundir import write_text
+from trilaw.core.rundir import complaining, write_text
 
 
 class EventLog:
@@ -24,8 +25,9 @@ class EventLog:
             self._rewrite(list(self._lines()))
 
     def append(self, stage: str, step: int, **values: Any) -> None:
+        """Raises RunError if the line cannot be written."""
         line = json.dumps({"stage": stage, "step": step, **values}) + "\n"
-        with self.path.open("a", encoding="utf-8") as file:
+        with complaining(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(line)
 
     def rows(self, stage: str | None = None) -> list[dict[str, Any]]:
@@ -42,7 +44,7 @@ class EventLog:
     def flush(self) -> None:
         """Make what was appended durable."""
         if self.path.exists():
-            with self.path.open("rb") as file:
+            with complaining(self.path), self.path.open("rb") as file:
                 os.fsync(file.fileno())
 
     def _lines(self) -> Iterator[dict[str, Any]]:
@@ -50,9 +52,11 @@ class EventLog:
             return
         for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError:  # a torn line after a kill
+                row = json.loads(line)
+            except (ValueError, RecursionError):  # a torn line after a kill
                 continue
+            if isinstance(row, dict) and isinstance(row.get("stage"), str) and isinstance(row.get("step"), int):
+                yield row
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))

@@ -11,6 +11,7 @@ moment leaves the old state or the new one. Full disks and unwritable folders ra
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -23,6 +24,9 @@ from typing import Any
 from trilaw.core.errors import RequestError, RunError, nearest
 
 TEMPORARY = ".tmp-"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+_IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST)
 
 
 def _fsync(path: Path) -> None:
@@ -33,21 +37,34 @@ def _fsync(path: Path) -> None:
         os.close(handle)
 
 
+def unusable(error: OSError, path: Path | str | None = None, verb: str = "cannot be written") -> RunError:
+    """What the system says about a file or folder, as a sentence that tells what to do about it."""
+    where = str(path or error.filename or "The output")
+    reason = (error.strerror or str(error)).rstrip(".")
+    if error.errno in DISK_FULL:
+        return RunError(
+            f"{where} {verb}, the disk is full ({reason}): free space and give the same command again; what was saved is intact."
+        )
+    if error.errno in _READ_ONLY:
+        return RunError(f"{where} {verb} ({reason}): make it writable, or choose another place.")
+    if error.errno in _IN_THE_WAY:
+        return RunError(f"{where} {verb}, a file is in the way ({reason}): choose another place.")
+    return RunError(f"{where} {verb} ({reason}): choose another place; what was saved is intact.")
+
+
 @contextmanager
-def _complaining(path: Path) -> Iterator[None]:
+def complaining(path: Path) -> Iterator[None]:
+    """Inside the block an OSError becomes a RunError about `path`."""
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise RunError(
-            f"{path} cannot be written: {reason}. Free space or choose another folder; what was saved before is intact."
-        ) from error
+        raise unusable(error, path) from error
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file atomically. Raises RunError if the disk is full or the folder unwritable."""
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-    with _complaining(path):
+    with complaining(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("w", encoding="utf-8") as file:
@@ -69,8 +86,38 @@ def read_json(path: Path) -> Any:
     """The JSON in `path`. Raises RunError if it is missing or broken."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}.") from None
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing: restore it, or choose another folder.") from None
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is broken ({error}): restore it, or choose another folder.") from None
+
+
+def read_resolved(folder: Path) -> dict[str, Any]:
+    """resolved.json of a run, with a list of named stages in it. Raises RunError if it is missing or broken."""
+    path = folder / "resolved.json"
+    value: dict[str, Any] = read_json(path)
+    stages = value.get("stages") if isinstance(value, dict) else None
+    if not isinstance(stages, list) or not all(isinstance(s, dict) and isinstance(s.get("name"), str) for s in stages):
+        raise RunError(f"{path} is broken (it lists no named stages): restore it, or choose another folder.")
+    return value
+
+
+def read_done(path: Path) -> dict[str, Any]:
+    """A stage's done.json. Raises RunError if it is missing or broken."""
+    try:
+        value = read_json(path)
+    except RunError:
+        value = None
+    if not isinstance(value, dict) or not isinstance(value.get("model"), str | None):
+        raise broken(path)
+    return value
+
+
+def broken(done: Path) -> RunError:
+    """The complaint about a done.json that is none."""
+    return RunError(f"{done} is broken: delete it, and `trilaw run` finishes the stage anew.")
 
 
 @contextmanager
@@ -80,7 +127,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     An older folder of that name is replaced. Raises RunError on a full disk or an unwritable place.
     """
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-    with _complaining(path):
+    with complaining(path):
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
@@ -108,18 +155,16 @@ def sweep(folder: Path) -> None:
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold a run folder for one process. Raises RunError when another one has it."""
-    with _complaining(folder):
+def lock(folder: Path, otherwise: str = "give another folder with --out") -> Iterator[None]:
+    """Hold a folder for one process. Raises RunError when another one has it; `otherwise` says what to do but wait."""
+    with complaining(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise RunError(
-            f"Another process is working in {folder}: wait for it, or give another folder with --out."
-        ) from None
+        raise RunError(f"Another process is working in {folder}: wait for it, or {otherwise}.") from None
     try:
         yield
     finally:
@@ -127,20 +172,23 @@ def lock(folder: Path) -> Iterator[None]:
 
 
 def is_run(folder: Path) -> bool:
-    return (folder / "resolved.json").is_file()
+    try:
+        return (folder / "resolved.json").is_file()
+    except OSError:  # a name that no file system takes
+        return False
 
 
 def stages_done(folder: Path) -> dict[str, dict[str, Any]]:
     """done.json of each complete stage, by name, in the order in which the recipe lists them."""
-    order = [stage["name"] for stage in read_json(folder / "resolved.json")["stages"]]
+    order = [stage["name"] for stage in read_resolved(folder)["stages"]]
     files = {name: folder / "stages" / name / "done.json" for name in order}
-    return {name: read_json(path) for name, path in files.items() if path.is_file()}
+    return {name: read_done(path) for name, path in files.items() if path.is_file()}
 
 
 def stage_model(folder: Path, stage: str | None = None) -> Path:
     """The model folder that `folder` (or `folder#stage`) names: of that stage, or of the last stage that made one.
 
-    Raises RequestError if there is none.
+    Raises RequestError if there is none, RunError if it was made and is gone.
     """
     made: dict[str, str] = {name: done["model"] for name, done in stages_done(folder).items() if done.get("model")}
     if not made:
@@ -149,4 +197,9 @@ def stage_model(folder: Path, stage: str | None = None) -> Path:
         stage = list(made)[-1]
     elif stage not in made:
         raise RequestError(f"{folder} has no model of a stage '{stage}'{nearest(stage, made)}.")
-    return folder / "stages" / stage / made[stage]
+    path = folder / "stages" / stage / made[stage]
+    if not path.is_dir():
+        raise RunError(
+            f"{path}, the model of stage '{stage}', is gone: restore it, or delete done.json beside it and `trilaw run` makes it anew."
+        )
+    return path

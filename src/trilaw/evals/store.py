@@ -16,12 +16,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from trilaw.core.errors import RequestError, RunError
-from trilaw.core.rundir import TEMPORARY, read_json, write_json
+from trilaw.core.rundir import TEMPORARY, read_json, unusable, write_json
 from trilaw.core.seeds import derive
 from trilaw.core.types import Message, Problem, Sample, Score, StopReason, Usage
 
@@ -118,7 +119,7 @@ class Store:
                 self._load(self.path)
             self._file = self.path.open("ab")
         except OSError as error:
-            raise RunError(f"{self.path} cannot be opened: {error.strerror or error}.") from None
+            raise unusable(error, self.path) from None
 
     def _agree(self, settings_path: Path, settings: dict[str, Any]) -> None:
         assert self.path is not None
@@ -188,9 +189,7 @@ class Store:
                 self._file.write(line)
                 self._file.flush()
             except OSError as error:
-                raise RunError(
-                    f"{self.path} cannot be written: {error.strerror or error}; free space and run again."
-                ) from None
+                raise unusable(error, self.path) from None
             self._places[key] = (self._end, len(line))
             self._end += len(line)
         self.outcomes[key] = _outcome(row)
@@ -224,5 +223,6 @@ class Store:
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            with suppress(OSError):  # all lines were flushed, or the one that could not be was complained of already
+                file.close()

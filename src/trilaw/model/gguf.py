@@ -101,7 +101,11 @@ def _open(path: Path) -> tuple[Any, dict[str, Any], dict[str, tuple[int, ...]]]:
         metadata = {name: field.contents() for name, field in reader.fields.items()}
         return reader, metadata, {t.name: tuple(int(n) for n in reversed(t.shape)) for t in reader.tensors}
     except Exception as error:  # the parser raises whatever broken bytes lead it to
-        raise ModelError(f"{path} is truncated or broken ({error}); fetch it again.") from None
+        if "GGMLQuantizationType" in str(error):
+            raise ModelError(
+                f"{path} holds a type of quantisation that is not known here ({error}): use another file, Q8_0 for one."
+            ) from None
+        raise ModelError(f"{path} is truncated or broken ({str(error).rstrip('.')}); fetch it again.") from None
 
 
 def read_arch(metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], where: str) -> Arch:
@@ -193,7 +197,9 @@ def _dequantised(tensor: Any, shape: tuple[int, ...], path: Path) -> torch.Tenso
             f"{path}: '{tensor.name}' has the type {kind.name}, which cannot be dequantised; use another quantisation, Q8_0 for one."
         ) from None
     except (ValueError, IndexError) as error:
-        raise ModelError(f"{path}: '{tensor.name}' is truncated or broken ({error}); fetch the file again.") from None
+        raise ModelError(
+            f"{path}: '{tensor.name}' is truncated or broken ({str(error).rstrip('.')}); fetch the file again."
+        ) from None
     return torch.from_numpy(value)
 
 

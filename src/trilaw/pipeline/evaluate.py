@@ -13,6 +13,7 @@ from typing import Self
 from pydantic import Field, field_validator, model_validator
 
 from trilaw.core.config import Config
+from trilaw.core.errors import RequestError
 from trilaw.core.protocols import StageContext, StageResult, Task
 from trilaw.core.seeds import derive
 from trilaw.core.types import Evaluation, SamplingParams
@@ -42,6 +43,10 @@ class EvalConfig(Config):
 
     @model_validator(mode="after")
     def _greedy_once(self) -> Self:
+        try:
+            self.params.check()
+        except RequestError as error:
+            raise ValueError(str(error)) from None
         if self.temperature == 0 and self.samples > 1:
             raise ValueError("greedy samples (temperature = 0) are all alike: set samples = 1 or a temperature above 0")
         return self

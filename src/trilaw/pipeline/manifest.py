@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from trilaw.core.errors import RunError
 from trilaw.core.rundir import read_json, write_json
 
 
@@ -91,7 +92,7 @@ def describe() -> dict[str, Any]:
 def begin(folder: Path, seed: int) -> None:
     """Write manifest.json, or add an attempt to it. The machine of the newest attempt stands at the top."""
     path = folder / "manifest.json"
-    attempts = read_json(path)["attempts"] if path.is_file() else []
+    attempts = _attempts(path)
     here = describe()
     attempts.append({"started": _now(), "ended": None, "outcome": None, **here})  # a killed attempt keeps the two nulls
     write_json(path, {"version": 1, "seed": seed, **here, "attempts": attempts})
@@ -99,9 +100,20 @@ def begin(folder: Path, seed: int) -> None:
 
 def end(folder: Path, outcome: str) -> None:
     """Close the newest attempt: "complete", "stopped" or "failed"."""
-    manifest = read_json(folder / "manifest.json")
-    manifest["attempts"][-1] |= {"ended": _now(), "outcome": outcome}
-    write_json(folder / "manifest.json", manifest)
+    path = folder / "manifest.json"
+    attempts = _attempts(path)
+    if attempts:
+        attempts[-1] |= {"ended": _now(), "outcome": outcome}
+        write_json(path, {**read_json(path), "attempts": attempts})
+
+
+def _attempts(path: Path) -> list[dict[str, Any]]:
+    """The attempts so far; none if the file is missing or broken, for no work may fail over its manifest."""
+    try:
+        found = read_json(path)["attempts"]
+    except (RunError, TypeError, KeyError):
+        return []
+    return found if isinstance(found, list) and all(isinstance(attempt, dict) for attempt in found) else []
 
 
 def _now() -> str:

@@ -16,7 +16,18 @@ from typing import Any
 from trilaw.core.errors import RequestError, RunError, Stopped, nearest
 from trilaw.core.events import EventLog
 from trilaw.core.protocols import Progress, Silent, StageContext, StageResult
-from trilaw.core.rundir import is_run, lock, read_json, stage_model, stages_done, sweep, write_json, write_text
+from trilaw.core.rundir import (
+    broken,
+    complaining,
+    is_run,
+    lock,
+    read_resolved,
+    stage_model,
+    stages_done,
+    sweep,
+    write_json,
+    write_text,
+)
 from trilaw.core.types import Estimate, Evaluation
 from trilaw.pipeline import graph, manifest
 from trilaw.pipeline.progress import Tracked
@@ -131,7 +142,7 @@ def _open(folder: Path, recipe: Recipe) -> None:
         write_text(folder / "recipe.toml", recipe.text)
         write_json(folder / "resolved.json", resolved)
         return
-    before = read_json(folder / "resolved.json")
+    before = read_resolved(folder)
     changed = first_difference(before, resolved)
     if changed:
         key, old, new = changed
@@ -151,7 +162,7 @@ def _flat(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """`stages.zero.steps` -> value, as --set writes the keys. The description makes no difference to a run."""
     flat: dict[str, Any] = {key: resolved.get(key) for key in ("version", "name", "seed")}
     flat["stages"] = [stage["name"] for stage in resolved["stages"]]
-    for name, options in resolved["tasks"].items():
+    for name, options in (resolved.get("tasks") or {}).items():
         flat |= {f"tasks.{name}.{key}": value for key, value in options.items()}
     for stage in resolved["stages"]:
         flat |= {f"stages.{stage['name']}.{key}": value for key, value in stage.items()}
@@ -179,13 +190,15 @@ def _run_stages(
         if should_stop():
             raise Stopped(f"Stopped before stage '{stage.name}'; the same command goes on.")
         home = folder / "stages" / stage.name
-        home.mkdir(parents=True, exist_ok=True)
+        with complaining(home):
+            home.mkdir(parents=True, exist_ok=True)
         tracked = Tracked(progress)
+        done = stages_done(folder)
         context = StageContext(
             name=stage.name,
             folder=home,
             seed=recipe.seed,
-            models={name: stage_model(folder, name) for name, done in stages_done(folder).items() if done.get("model")},
+            models={name: stage_model(folder, name) for _, name in graph.references(stage.config) if name in done},
             events=events,
             progress=tracked,
             should_stop=should_stop,
@@ -227,26 +240,29 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _result(home: Path, done: Mapping[str, Any]) -> StageResult:
-    """A stage's result as done.json tells it."""
-    result = StageResult(kind=done["kind"], seconds=done["seconds"], flops=done["flops"], tokens=done["tokens"])
-    rows = tuple(
-        Evaluation(
-            stage=row["stage"],
-            task=row["task"],
-            split=row["split"],
-            metric=row["metric"],
-            estimate=Estimate(
-                value=_number(row["value"]),
-                low=_number(row["low"]),
-                high=_number(row["high"]),
-                n=row["n"],
-                method=row["method"],
-            ),
+    """A stage's result as done.json tells it. Raises RunError if it does not."""
+    try:
+        result = StageResult(kind=done["kind"], seconds=done["seconds"], flops=done["flops"], tokens=done["tokens"])
+        rows = tuple(
+            Evaluation(
+                stage=row["stage"],
+                task=row["task"],
+                split=row["split"],
+                metric=row["metric"],
+                estimate=Estimate(
+                    value=_number(row["value"]),
+                    low=_number(row["low"]),
+                    high=_number(row["high"]),
+                    n=row["n"],
+                    method=row["method"],
+                ),
+            )
+            for row in done["evaluations"]
         )
-        for row in done["evaluations"]
-    )
-    model = home / done["model"] if done["model"] else None
-    return replace(result, model=model, metrics=done["metrics"], evaluations=rows)
+        model = home / done["model"] if done["model"] else None
+        return replace(result, model=model, metrics=done["metrics"], evaluations=rows)
+    except (KeyError, TypeError, AttributeError):
+        raise broken(home / "done.json") from None
 
 
 def _number(value: float | None) -> float:

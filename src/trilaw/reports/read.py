@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from trilaw.core.arch import Arch
-from trilaw.core.errors import ModelError, RequestError, RunError
-from trilaw.core.rundir import is_run, read_json
+from trilaw.core.errors import ModelError, RequestError
+from trilaw.core.rundir import is_run, read_resolved
 from trilaw.core.seeds import derive
 from trilaw.core.types import Estimate, Evaluation
 
@@ -106,15 +106,11 @@ def read_run(folder: Path) -> Run:
         raise RequestError(
             f"{folder} is not a run folder (it has no resolved.json): give the folder that `trilaw run` wrote."
         )
-    resolved = read_json(folder / "resolved.json")
-    if not isinstance(resolved, dict) or not isinstance(resolved.get("stages"), list):
-        raise RunError(f"{folder / 'resolved.json'} lists no stages: run `trilaw run` again to write it anew.")
+    resolved = read_resolved(folder)
     stages: list[StageRecord] = []
     evaluations: list[Evaluation] = []
     samples: list[StoredSample] = []
     for config in resolved["stages"]:
-        if not isinstance(config, dict) or not isinstance(config.get("name"), str):
-            continue
         done = _object(folder / "stages" / config["name"] / "done.json")
         stages.append(_stage(folder, config, done))
         evaluations += _evaluations(done)

@@ -76,7 +76,7 @@ class Custom:
                 )
             self._data = str(beside)
         if self._generates:
-            self.splits: tuple[str, ...] = tuple(getattr(self._module, "SPLITS", ("train", "test")))
+            self.splits: tuple[str, ...] = _splits(self._module, config.python)
         else:
             self.splits = jsonl.splits(cast(jsonl.Data, self._data))
         self.description = (
@@ -116,7 +116,7 @@ class Custom:
         if self._module is not None:
             try:
                 return _score(self._module.verify(problem, text))
-            except Exception as error:  # code of the user's: whatever it raises is data, not a crash
+            except (Exception, SystemExit) as error:  # code of the user's: whatever it raises is data, not a crash
                 return Score(0.0, error=f"verifier: {type(error).__name__}: {error}"[:300])
         rest = marks.after_thinking(text)
         found = None if rest is None else _EXTRACT[self.config.verifier](rest)
@@ -141,7 +141,11 @@ class Custom:
 
     def _solution(self, problem: Problem) -> str:
         if self._module is not None and hasattr(self._module, "solution"):
-            return str(self._module.solution(problem))
+            try:
+                return str(self._module.solution(problem))
+            except (Exception, SystemExit) as error:
+                place = f"{self.config.python}: solution() of problem '{problem.id}'"
+                raise TaskError(f"{place} raised {_told(error)}.") from error
         return str(problem.meta.get("solution", f"Answer: {problem.answer}"))
 
     def _corrupted(self, problem: Problem) -> str:
@@ -153,8 +157,8 @@ class Custom:
         place = f"{self.config.python}: problems({split!r}, {seed}, {limit})"
         try:
             items = list(cast(ModuleType, self._module).problems(split, seed, limit))
-        except Exception as error:
-            raise TaskError(f"{place} raised {type(error).__name__}: {error}.") from error
+        except (Exception, SystemExit) as error:
+            raise TaskError(f"{place} raised {_told(error)}.") from error
         made: list[Problem] = []
         for number, item in enumerate(items[:limit], 1):
             if isinstance(item, Problem):
@@ -241,19 +245,32 @@ def _load(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickle look a class's module up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        line = error.lineno if isinstance(error, SyntaxError) else _line_in(error, path)
-        raise TaskError(f"{path}, line {line}: {type(error).__name__}: {error}.") from error
+    except (Exception, SystemExit) as error:
+        line = error.lineno if isinstance(error, SyntaxError) else _line_in(error, module)
+        raise TaskError(f"{path}{f', line {line}' if line else ''}: {_told(error)}.") from error
     if not callable(getattr(module, "verify", None)):
         raise TaskError(f"{path} has no function verify(problem, text): write one that gives a number from 0 to 1.")
     return module
 
 
-def _line_in(error: BaseException, path: Path) -> int | None:
-    """The deepest line of `path` in the error's traceback."""
+def _splits(module: ModuleType | None, where: str | None) -> tuple[str, ...]:
+    given = getattr(module, "SPLITS", ("train", "test"))
+    if not isinstance(given, tuple | list) or not given or not all(isinstance(name, str) and name for name in given):
+        raise TaskError(f'{where}: SPLITS must be a tuple of names, such as ("train", "test").')
+    return tuple(given)
+
+
+def _told(error: BaseException) -> str:
+    """An exception of the user's code on one line."""
+    text = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())[:300].rstrip(".")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _line_in(error: BaseException, module: ModuleType) -> int | None:
+    """The deepest line of the module's file in the error's traceback."""
     line, trace = None, error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
+        if trace.tb_frame.f_globals is vars(module):
             line = trace.tb_lineno
         trace = trace.tb_next
     return line

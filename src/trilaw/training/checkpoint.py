@@ -60,12 +60,17 @@ def write(
 
 
 def latest(stage: Path) -> Path | None:
-    """The newest checkpoint of a stage that is whole; a damaged one is named on stderr and the one before is taken."""
-    for path in _folders(stage):
+    """The newest checkpoint of a stage that is whole; a damaged one is named on stderr and the one before it is taken."""
+    found = _folders(stage)
+    for path in found:
         fault = _fault(path)
         if fault is None:
             return path
-        print(f"{path} is damaged ({fault}); the checkpoint before it is used.", file=sys.stderr)
+        print(f"Warning: {path} is damaged ({fault}) and passed over.", file=sys.stderr)
+    if found:
+        print(
+            f"Warning: no checkpoint of stage '{stage.name}' is whole: it starts from its beginning.", file=sys.stderr
+        )
     return None
 
 
@@ -103,13 +108,16 @@ def _step(path: Path) -> int:
 
 
 def _fault(path: Path) -> str | None:
+    name = "trainer/manifest.json"
     try:
         sums = read_json(path / "trainer" / "manifest.json")
         for name, expected in sums.items():
             if _sha256(path / name) != expected:
                 return f"{name} has changed"
-    except (OSError, RunError, AttributeError) as error:
-        return str(error).rstrip(".")
+    except OSError as error:
+        return f"{name}: {error.strerror or error}"
+    except (RunError, AttributeError):
+        return "trainer/manifest.json is missing or broken"
     return None
 
 

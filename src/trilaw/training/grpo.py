@@ -34,7 +34,7 @@ from trilaw.core.types import Group, SamplingParams
 from trilaw.engine.engine import Engine
 from trilaw.model.llama import CausalLM
 from trilaw.training.advantages import Baseline, Scale, advantages, spread
-from trilaw.training.batch import Completion, auto_micro_tokens, micro_batches, passes
+from trilaw.training.batch import Completion, auto_micro_tokens, micro_batches, passes, share_prompts
 from trilaw.training.loop import Loop, Precision, SaveDtype, base_model, completion_logprobs, compute_dtype, task_of
 from trilaw.training.losses.policy_gradient import policy_gradient
 from trilaw.training.optim import Optimizer, OptimizerConfig
@@ -186,7 +186,8 @@ def learn(
     counted = samples if config.denominator == "informative" else [s for group in groups for s in group.samples]
     total = sum(len(sample.tokens) for sample in counted)
     loss = gap_sum = gap_max = 0.0
-    for part in micro_batches(batch, config.micro_tokens or auto_micro_tokens(model.arch), model.device):
+    bundles = share_prompts(batch, model.arch)
+    for part in micro_batches(batch, config.micro_tokens or auto_micro_tokens(model.arch), model.device, bundles):
         with torch.set_grad_enabled(active):
             logprobs_N = completion_logprobs(model, part, dtype, config.temperature)
         reference_N = None
@@ -201,7 +202,7 @@ def learn(
         gap_N = (logprobs_N.detach() - sampled_N).abs()
         gap_sum, gap_max = gap_sum + float(gap_N.sum()), max(gap_max, float(gap_N.max()))
     norm, rate = optimizer.step(step)
-    tokens, pairs, learned = passes(batch)
+    tokens, pairs, learned = passes(batch, bundles)
     forward = model.arch.forward_flops(tokens, pairs, learned)
     flops = forward * ((3 if active else 1) + (0 if reference is None else 1))
     return Update(loss, norm, rate, gap_max, gap_sum / learned, flops)

@@ -175,5 +175,6 @@ def completion_logprobs(
 ) -> torch.Tensor:
     """[N] float32: log-probabilities of the completion tokens of a micro-batch, with gradient."""
     with autocast(dtype, model.device):
-        hidden_BTD = model(part.tokens_BT)
-    return token_logprobs(hidden_BTD[part.select_BT], model.head_weight, part.targets_N, temperature=temperature)
+        hidden_BTD = model(part.tokens_BT, positions_BT=part.positions_BT, mask_BTS=part.mask_BTT)
+    hidden_ND = hidden_BTD.flatten(0, 1)[part.select_N]
+    return token_logprobs(hidden_ND, model.head_weight, part.targets_N, temperature=temperature)

@@ -111,7 +111,9 @@ def roll(
         first = seen[problem.id] * samples  # a problem drawn twice in a step gets other samples the second time
         seen[problem.id] += 1
         requests += [
-            Request(f"{place}/{problem.id}/{i}", problem.messages, params, derive(*key, problem.id, first + i, "rollout"))
+            Request(
+                f"{place}/{problem.id}/{i}", problem.messages, params, derive(*key, problem.id, first + i, "rollout")
+            )
             for i in range(samples)
         ]
     done = collect(sampler, requests)
