@@ -29,6 +29,8 @@ kind = "look"
 task = "calculator"
 models = ["one"]
 """
+from trilaw.cli.run import example_question
+from trilaw.pipeline.recipe import load_recipe
 
 
 @pytest.fixture
@@ -92,3 +94,10 @@ def test_results_table_aligns_and_orders_metrics() -> None:
     assert lines[2].index("30 %") == lines[0].index("maj@16")
     assert lines[2].split()[4] == "-"
     assert results_table([]) == []
+
+
+def test_the_question_to_try_is_of_the_first_split_of_the_exam() -> None:
+    recipe = load_recipe("tiny")
+    (exam,) = [stage.config for stage in recipe.stages if stage.kind == "eval"]
+    assert exam.splits[0] == "test"
+    assert example_question(recipe) in {p.id for p in recipe.tasks["calc"].problems("test", limit=8)}

@@ -69,10 +69,13 @@ def closing(summary: RunSummary, recipe: Recipe) -> str:
 
 
 def example_question(recipe: Recipe) -> str:
-    """The last words of a problem of the recipe's last task; a placeholder for a task that has none."""
-    names = [str(getattr(stage.config, "task", "")) for stage in recipe.stages]
-    tasks = [recipe.tasks[name] for name in names if name in recipe.tasks]
-    problems = tasks[-1].problems(tasks[-1].splits[-1], limit=1) if tasks else ()
+    """The last words of a problem of the recipe's last task, of the first split that it is examined on; else a placeholder."""
+    configs = [stage.config for stage in recipe.stages if getattr(stage.config, "task", None) in recipe.tasks]
+    if not configs:
+        return "your question"
+    task = recipe.tasks[str(getattr(configs[-1], "task", ""))]
+    split = (getattr(configs[-1], "splits", None) or task.splits)[0]
+    problems = task.problems(split, limit=1)
     question = problems[0].messages[-1]["content"] if problems else ""
     return question if question and len(question) <= 200 else "your question"
 
