@@ -11,8 +11,9 @@ import trilaw.pipeline.run as run_module
 from pipeline.conftest import models, reports
 from pipeline.toys import KINDS
 from trilaw.cli.main import main
-from trilaw.cli.run import results_table
+from trilaw.cli.run import example_question, results_table
 from trilaw.core.types import Estimate, Evaluation
+from trilaw.pipeline.recipe import load_recipe
 
 __all__ = ["models", "reports"]
 
@@ -29,8 +30,6 @@ kind = "look"
 task = "calculator"
 models = ["one"]
 """
-from trilaw.cli.run import example_question
-from trilaw.pipeline.recipe import load_recipe
 
 
 @pytest.fixture
