@@ -100,20 +100,7 @@ def as_json(model: str, result: EvalResult) -> dict[str, Any]:
         "model": model,
         "task": first.task,
         "split": first.split,
-        "evaluations": [
-            {
-                "stage": row.stage,
-                "task": row.task,
-                "split": row.split,
-                "metric": row.metric,
-                "value": row.estimate.value,
-                "low": row.estimate.low,
-                "high": row.estimate.high,
-                "n": row.estimate.n,
-                "method": row.estimate.method,
-            }
-            for row in result.evaluations
-        ],
+        "evaluations": [row.row() for row in result.evaluations],
         "usage": {
             "prompt_tokens": result.prompt_tokens,
             "completion_tokens": result.tokens,

@@ -110,18 +110,5 @@ def as_json(summary: RunSummary) -> dict[str, object]:
         "report": str(summary.report),
         "model": str(summary.model) if summary.model else None,
         "seconds": summary.seconds,
-        "evaluations": [
-            {
-                "stage": row.stage,
-                "task": row.task,
-                "split": row.split,
-                "metric": row.metric,
-                "value": row.estimate.value,
-                "low": row.estimate.low,
-                "high": row.estimate.high,
-                "n": row.estimate.n,
-                "method": row.estimate.method,
-            }
-            for row in summary.evaluations
-        ],
+        "evaluations": [row.row() for row in summary.evaluations],
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypedDict
 
 from trilaw.core.errors import RequestError
@@ -178,3 +178,8 @@ class Evaluation:
     split: str
     metric: str  # "pass@1", "maj@16", "mean_tokens", ...
     estimate: Estimate
+
+    def row(self) -> dict[str, Any]:
+        """The flat form in which files and `--json` carry it."""
+        place = {"stage": self.stage, "task": self.task, "split": self.split, "metric": self.metric}
+        return place | asdict(self.estimate)

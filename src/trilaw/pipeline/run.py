@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -225,12 +225,7 @@ def _done(name: str, home: Path, result: StageResult) -> dict[str, Any]:
         "flops": result.flops,
         "tokens": result.tokens,
         "metrics": _finite(dict(result.metrics)),
-        "evaluations": [
-            _finite(
-                {"stage": row.stage, "task": row.task, "split": row.split, "metric": row.metric, **asdict(row.estimate)}
-            )
-            for row in result.evaluations
-        ],
+        "evaluations": [_finite(row.row()) for row in result.evaluations],
     }
 
 

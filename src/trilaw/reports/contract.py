@@ -96,20 +96,7 @@ def report(run: Run) -> dict[str, Any]:
         }
         for stage in run.stages
     ]
-    evaluations = [
-        {
-            "stage": row.stage,
-            "task": row.task,
-            "split": row.split,
-            "metric": row.metric,
-            "value": row.estimate.value,
-            "low": row.estimate.low,
-            "high": row.estimate.high,
-            "n": row.estimate.n,
-            "method": row.estimate.method,
-        }
-        for row in run.evaluations
-    ]
+    evaluations = [row.row() for row in run.evaluations]
     return {
         "version": VERSION,
         "name": run.name,
