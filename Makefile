@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run toy test test-real check format docs bench clean
+.PHONY: run toy test test-slow test-real check format docs bench clean
 
 run: $(VENV)/.run          ## make a reasoning model from nothing: about five minutes on two CPU cores
 	$(BIN)/trilaw run
@@ -15,7 +15,10 @@ toy: $(VENV)/.run          ## every stage of the default recipe at toy size, in 
 	  --set stages.zero.steps=3 --set stages.zero.problems=8 --set stages.exam.limit=16 --set stages.exam.samples=4
 
 test: $(VENV)/.test        ## the test suite
-	$(BIN)/python -m pytest -m "not real"
+	$(BIN)/python -m pytest -m "not real and not slow"
+
+test-slow: $(VENV)/.test   ## statistical proofs that take minutes: coverage of the laws' intervals
+	$(BIN)/python -m pytest -m slow
 
 test-real: $(VENV)/.test   ## tests that need real weights, fetched on first use
 	$(BIN)/python -m pytest -m real

@@ -19,6 +19,15 @@ from trilaw.model.registry import build
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """A folder of published tables that some tests read when the checkout lies beside one (TRILAW_DATA names another place)."""
+    folder = Path(os.environ.get("TRILAW_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip("the published tables are not here; set TRILAW_DATA to their folder")
+    return folder
+
+
 @pytest.fixture
 def tiny_arch() -> Arch:
     """Two layers, 32 wide, 4 query heads on 2 key-value heads, vocabulary 64, untied head."""

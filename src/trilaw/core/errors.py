@@ -39,6 +39,10 @@ class TaskError(TrilawError):
     """A task's data or a user's task file is broken (the line is named)."""
 
 
+class LawError(RequestError):
+    """The data cannot carry the law asked for: too few points, mixed tasks, no spread. Says how many are needed, and where."""
+
+
 class RunError(TrilawError):
     """The run folder cannot be used: locked by another process, unwritable, of another recipe, disk full."""
 

@@ -1,0 +1,42 @@
+"""What all laws share: the level of confidence, intervals from bootstrap draws, random streams, and the caution beyond the data."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trilaw.core.seeds import derive
+from trilaw.core.types import Estimate
+
+Floats = NDArray[np.float64]
+CONFIDENCE = 0.90  # the level at which laws are reported: published fits are, and tails of few points are not to be trusted
+BOOTSTRAPS = 1000
+NO_BOOTSTRAP = "no bootstrap"
+FAR = 10.0  # times beyond the largest point from which a prediction carries a caution
+
+
+def generator(seed: int, *purpose: int | str) -> np.random.Generator:
+    """A private stream, named by what it is for."""
+    return np.random.Generator(np.random.PCG64(derive(seed, *purpose)))
+
+
+def interval(value: float, draws_S: Floats, n: int, method: str) -> Estimate:
+    """The percentile interval of the draws around the fitted value, widened to hold it. `n` units were resampled.
+
+    Draws that are not finite are left out; without any, the interval is the point and the method says so.
+    """
+    kept = draws_S[np.isfinite(draws_S)] if len(draws_S) else draws_S
+    if not len(kept):
+        return Estimate(value, value, value, n, NO_BOOTSTRAP)
+    tail = (1.0 - CONFIDENCE) / 2.0
+    low, high = (float(q) for q in np.quantile(kept, [tail, 1.0 - tail]))
+    return Estimate(value, min(low, value), max(high, value), n, f"{method}, {CONFIDENCE:.0%}")
+
+
+def caution(reach: float, what: str = "compute") -> str | None:
+    """A sentence for a prediction `reach` times beyond the largest point, None where it is near enough."""
+    if not math.isfinite(reach) or reach <= FAR:
+        return None
+    return f"{reach:.3g}x beyond the data in {what}: an extrapolation this far is a guess, whatever its interval says."
