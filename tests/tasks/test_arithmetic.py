@@ -95,3 +95,17 @@ def test_bad_options_are_refused(options: dict[str, object]) -> None:
 def test_unknown_split() -> None:
     with pytest.raises(RequestError, match="no split 'exam'"):
         Arithmetic().problems("exam")
+
+
+def test_a_share_of_the_examples_may_jump_to_the_answer() -> None:
+    task = Arithmetic(ArithmeticConfig(direct=0.7))
+    examples = task.examples("train", seed=3, limit=300)
+    jumped = [e for e in examples if re.fullmatch(r"Answer: \d+", e.completion)]
+    assert 0.6 < len(jumped) / len(examples) < 0.8
+    assert all("<think>" in e.completion for e in examples if e not in jumped)
+    assert len({e.messages[0]["content"].partition("\n")[2] for e in examples}) == 1  # the prompt does not give it away
+    assert "one step" not in examples[0].messages[0]["content"]
+    assert examples == task.examples("train", seed=3, limit=300)
+    assert [e.completion for e in Arithmetic(ArithmeticConfig(direct=1.0)).examples("test", limit=3)] == [
+        f"Answer: {p.answer}" for p in task.problems("test", limit=3)
+    ]

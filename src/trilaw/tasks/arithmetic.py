@@ -11,6 +11,9 @@ A prompt asks "What is (34 + 5) * 3 - 12?", a worked completion is, in the forma
 
 Sizes are chosen for models that split numbers into digits: every step is one sum, difference or product by one digit, results
 stay between 0 and `largest`, and parentheses make left to right the right order. The splits differ by the number of steps.
+
+With `direct` above 0 the prompt leaves the way open ("End with 'Answer: ' and the number.") and that share of the worked examples
+jumps to the answer, as most text does. Whether to work is then for reinforcement learning to find out.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from typing import NamedTuple, Self
 from pydantic import Field, model_validator
 
 from trilaw.core.config import Config
+from trilaw.core.seeds import rng
 from trilaw.core.types import Example, Message, Problem, Score
 from trilaw.tasks.split import DEFAULT_LIMIT, check_split, distinct
 from trilaw.tasks.verifiers import marks
@@ -44,6 +48,9 @@ class ArithmeticConfig(Config):
     operations: str = "+-*"
     largest: int = Field(default=999, ge=1, le=10**9)  # no result on the way exceeds it
     think: bool = True  # worked completions put the steps between <think> and </think>
+    direct: float = Field(
+        default=0.0, ge=0, le=1
+    )  # share of examples that jump to the answer; the prompt then leaves the way open
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -78,7 +85,9 @@ class Arithmetic:
         return [self._problem(chain) for chain in self._chains(split, seed, limit)]
 
     def examples(self, split: str, *, seed: int = 0, limit: int | None = None) -> Sequence[Example]:
-        return [Example(self._messages(chain), self._completion(chain)) for chain in self._chains(split, seed, limit)]
+        chains = self._chains(split, seed, limit)
+        jumps = [rng(self.name, "direct", seed, chain.expression).random() < self.config.direct for chain in chains]
+        return [Example(self._messages(c), self._completion(c, jump)) for c, jump in zip(chains, jumps)]
 
     def verify(self, problem: Problem, text: str) -> Score:
         """1 for a last line "Answer: N" (after the thinking) with the right integer and nothing else on it."""
@@ -117,23 +126,23 @@ class Arithmetic:
     def _chains(self, split: str, seed: int, limit: int | None) -> list[_Chain]:
         check_split(self.name, split, self.splits)
         return distinct(
-            lambda rng: self._draw(rng, getattr(self.config, f"{split}_steps")),
+            lambda draw: self._draw(draw, getattr(self.config, f"{split}_steps")),
             lambda chain: chain.expression,
             held=split != "train",
             limit=DEFAULT_LIMIT if limit is None else limit,
             parts=(self.name, split, seed),
         )
 
-    def _draw(self, rng: random.Random, steps: tuple[int, int]) -> _Chain | None:
+    def _draw(self, draw: random.Random, steps: tuple[int, int]) -> _Chain | None:
         """A chain, or None when an operation found no number that keeps the result within bounds."""
-        value = self._number(rng)
+        value = self._number(draw)
         if value > self.config.largest:
             return None
         expression, last, written = str(value), "", []
-        for _ in range(rng.randint(*steps)):
-            operation = rng.choice(self.config.operations)
+        for _ in range(draw.randint(*steps)):
+            operation = draw.choice(self.config.operations)
             for _ in range(_REDRAWS):
-                number = rng.randint(2, 9) if operation == "*" else self._number(rng)
+                number = draw.randint(2, 9) if operation == "*" else self._number(draw)
                 result = _apply(value, operation, number)
                 if 0 <= result <= self.config.largest:
                     break
@@ -146,16 +155,19 @@ class Arithmetic:
             value, last = result, operation
         return _Chain(expression, tuple(written), value)
 
-    def _number(self, rng: random.Random) -> int:
-        digits = rng.randint(*self.config.digits)
-        return rng.randint(10 ** (digits - 1), 10**digits - 1)
+    def _number(self, draw: random.Random) -> int:
+        digits = draw.randint(*self.config.digits)
+        return draw.randint(10 ** (digits - 1), 10**digits - 1)
 
     def _messages(self, chain: _Chain) -> tuple[Message, ...]:
         where = " between <think> and </think>" if self.config.think else ""
-        content = f"What is {chain.expression}?\nWork one step a line{where}, then write 'Answer: ' and the number."
+        how = f"Work one step a line{where}, then write" if not self.config.direct else "End with"
+        content = f"What is {chain.expression}?\n{how} 'Answer: ' and the number."
         return (Message(role="user", content=content),)
 
-    def _completion(self, chain: _Chain) -> str:
+    def _completion(self, chain: _Chain, jump: bool) -> str:
+        if jump:
+            return f"Answer: {chain.answer}"
         steps = "\n".join(chain.steps)
         return (f"<think>\n{steps}\n</think>" if self.config.think else steps) + f"\nAnswer: {chain.answer}"
 
