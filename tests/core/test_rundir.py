@@ -138,6 +138,10 @@ def test_stage_model(tmp_path):
     assert rundir.stage_model(folder, "base") == folder / "stages" / "base" / "model"
     with pytest.raises(RequestError, match="did you mean 'zero'"):
         rundir.stage_model(folder, "zeor")
+    rundir.kept_model(folder / "stages" / "zero", 20).mkdir(parents=True)
+    assert rundir.stage_model(folder, "zero@20") == folder / "stages" / "zero" / "kept" / "step-20"
+    with pytest.raises(RequestError, match=r"kept no model 'zero@2' \(did you mean 'zero@20'\?\)"):
+        rundir.stage_model(folder, "zero@2")
     with pytest.raises(RequestError, match="no model of a stage 'exam'"):
         rundir.stage_model(folder, "exam")
 

@@ -53,6 +53,10 @@ def test_resolved_has_every_default_and_is_a_fixed_point() -> None:
             "stage 'x': base = 'x' is the stage itself",
         ),
         (
+            {"stages": stages({"name": "x", "kind": "look", "task": "toy", "models": ["one@2"]})},
+            "stage 'x': models = 'one@2' is not kept: set keep_every of stage 'one' to fit.",
+        ),
+        (
             {"stages": stages({"name": "x", "kind": "look", "task": "toy", "models": ["y"]}, {"name": "y", "kind": "make", "task": "toy"})},
             "stage 'x': models = 'y' comes later in the recipe",
         ),

@@ -39,6 +39,7 @@ def configs(base: Path) -> dict[str, tuple[Any, Any]]:
                 samples=4,
                 max_tokens=4,
                 save_every=3,
+                keep_every=2,
                 kl=0.01,
                 optimizer={"learning_rate": 1e-2},
             ),
@@ -84,6 +85,11 @@ def test_stopped_and_continued_equals_uninterrupted(
         continued = load_file(other.model / "model.safetensors")
         assert all(weights[name].equal(continued[name]) for name in weights)
         assert (other.flops, other.tokens, other.metrics) == (whole.flops, whole.tokens, whole.metrics)
+    kept = sorted((tmp_path / "whole/stages/x/kept").glob("*"))
+    assert [path.name for path in kept] == (["step-2", "step-4", "step-6"] if kind == "grpo" else [])
+    for path in kept:
+        again = tmp_path / "killed/stages/x/kept" / path.name / "model.safetensors"
+        assert (path / "model.safetensors").read_bytes() == again.read_bytes()
     for file in (tmp_path / "whole/stages/x").glob("*.jsonl"):
         assert file.read_bytes() == (tmp_path / "killed/stages/x" / file.name).read_bytes()
     assert len(list((tmp_path / "whole/stages/x/checkpoints").iterdir())) == 2

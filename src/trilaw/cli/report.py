@@ -38,8 +38,8 @@ def report_command(
         return
     console = Console()
     console.print(words.clean(headline(content)), markup=False, highlight=False)
-    if content.evaluations:
-        console.print(evaluations_table(essential(content.evaluations)))
+    if content.shown:
+        console.print(evaluations_table(essential(content.shown)))
     console.print(f"Report: {words.clean(str(path))}", markup=False, highlight=False, soft_wrap=True)
     if picture is not None:
         console.print(f"Picture: {words.clean(str(picture))}", markup=False, highlight=False, soft_wrap=True)

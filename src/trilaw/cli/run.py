@@ -12,6 +12,7 @@ import typer
 
 from trilaw.cli.terminal import say
 from trilaw.core.types import Evaluation
+from trilaw.pipeline.graph import stage_of
 from trilaw.reports import words
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def run_command(
 def closing(summary: RunSummary, recipe: Recipe) -> str:
     """What the command ends with: the table of results, the time, the report, and what to try next."""
     lines = [] if summary.fresh else [f"{summary.folder} was complete already; its results:", ""]
-    table = results_table(summary.evaluations)
+    whole = [row for row in summary.evaluations if stage_of(row.stage, summary.results) == row.stage]  # no `zero@20`
+    table = results_table(whole)
     lines += [*table, ""] if table else []
     lines += [f"{'time':<8}{words.duration(summary.seconds)}", f"{'report':<8}{summary.report}"]
     if summary.model is not None:

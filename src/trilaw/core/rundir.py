@@ -185,18 +185,38 @@ def stages_done(folder: Path) -> dict[str, dict[str, Any]]:
     return {name: read_done(path) for name, path in files.items() if path.is_file()}
 
 
+def split_step(name: str) -> tuple[str, int | None]:
+    """("zero", 20) of "zero@20", a stage's model as it was after that step; (name, None) of any other name."""
+    stage, mark, step = name.rpartition("@")
+    return (stage, int(step)) if mark and step.isascii() and step.isdigit() and len(step) < 10 else (name, None)
+
+
+def kept_model(stage_folder: Path, step: int) -> Path:
+    """Where a stage keeps its model of a step."""
+    return stage_folder / "kept" / f"step-{step}"
+
+
 def stage_model(folder: Path, stage: str | None = None) -> Path:
-    """The model folder that `folder` (or `folder#stage`) names: of that stage, or of the last stage that made one.
+    """The model folder that `folder` (or `folder#stage`, `folder#stage@step`) names: of that stage, or of the last stage that made one.
 
     Raises RequestError if there is none, RunError if it was made and is gone.
     """
     made: dict[str, str] = {name: done["model"] for name, done in stages_done(folder).items() if done.get("model")}
     if not made:
         raise RequestError(f"{folder} holds no finished model yet: let `trilaw run` complete a training stage first.")
+    step = None
     if stage is None:
         stage = list(made)[-1]
-    elif stage not in made:
+    else:
+        stage, step = split_step(stage)
+    if stage not in made:
         raise RequestError(f"{folder} has no model of a stage '{stage}'{nearest(stage, made)}.")
+    if step is not None:
+        path = kept_model(folder / "stages" / stage, step)
+        if not path.is_dir():
+            kept = [f"{stage}@{p.name.removeprefix('step-')}" for p in path.parent.glob("step-*")]
+            raise RequestError(f"{folder} kept no model '{stage}@{step}'{nearest(f'{stage}@{step}', kept)}.")
+        return path
     path = folder / "stages" / stage / made[stage]
     if not path.is_dir():
         raise RunError(

@@ -1,15 +1,16 @@
 """The graph of a recipe: stages are nodes, `base` and `models` are the edges.
 
-A reference is the name of an EARLIER stage that makes a model, or else the name of a model (a catalogue name, a folder, a file, a
+A reference is the name of an EARLIER stage that makes a model, with `@step` for one that it kept on the way (`keep_every`), or else the name of a model (a catalogue name, a folder, a file, a
 run folder, a hub repository). The order of the recipe is the order of the run, so the graph has no cycle by construction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from trilaw.core.config import Config
 from trilaw.core.errors import ConfigError, nearest
+from trilaw.core.rundir import split_step
 
 
 def references(config: Config) -> list[tuple[str, str]]:
@@ -28,10 +29,12 @@ def check(stages: Sequence[tuple[str, Config, bool]], where: str) -> None:
     stages: name, config and whether the stage makes a model, in the order of the recipe. Raises ConfigError.
     """
     makes = {name: model for name, _, model in stages}
+    configs = {name: config for name, config, _ in stages}
     earlier: list[str] = []
     for name, config, _ in stages:
-        for key, target in references(config):
-            place = f"{where}: stage '{name}': {key} = '{target}'"
+        for key, reference in references(config):
+            place = f"{where}: stage '{name}': {key} = '{reference}'"
+            target = stage_of(reference, makes)
             if target == name:
                 raise ConfigError(f"{place} is the stage itself: name an earlier stage or a model.")
             if target in makes and target not in earlier:
@@ -39,10 +42,29 @@ def check(stages: Sequence[tuple[str, Config, bool]], where: str) -> None:
             if target in makes and not makes[target]:
                 known = [other for other in earlier if makes[other]]
                 raise ConfigError(f"{place} makes no model{nearest(target, known)}.")
+            if target in makes and target != reference:
+                _check_kept(configs[target], reference, place)
         earlier.append(name)
 
 
 def outside(stages: Sequence[tuple[str, Config, bool]]) -> list[tuple[str, str, str]]:
     """References that are no stage's name, so must be models: stage, key and name of each."""
     names = {name for name, _, _ in stages}
-    return [(name, key, ref) for name, config, _ in stages for key, ref in references(config) if ref not in names]
+    edges = [(name, key, ref) for name, config, _ in stages for key, ref in references(config)]
+    return [edge for edge in edges if stage_of(edge[2], names) not in names]
+
+
+def stage_of(reference: str, stages: Container[str]) -> str:
+    """The stage that a reference leads to: `zero` of `zero@20` if there is such a stage, else the reference itself."""
+    stage, step = split_step(reference)
+    return stage if step is not None and stage in stages else reference
+
+
+def _check_kept(config: Config, reference: str, place: str) -> None:
+    """The stage must keep its model of that step."""
+    stage, step = split_step(reference)
+    every, steps = getattr(config, "keep_every", 0), getattr(config, "steps", 0)
+    kept = range(every, steps, every) if every else range(0)
+    if step not in kept:
+        names = [f"{stage}@{n}" for n in kept]
+        raise ConfigError(f"{place} is not kept{nearest(reference, names)}: set keep_every of stage '{stage}' to fit.")

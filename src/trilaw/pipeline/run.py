@@ -198,7 +198,11 @@ def _run_stages(
             name=stage.name,
             folder=home,
             seed=recipe.seed,
-            models={name: stage_model(folder, name) for _, name in graph.references(stage.config) if name in done},
+            models={
+                name: stage_model(folder, name)
+                for _, name in graph.references(stage.config)
+                if graph.stage_of(name, done) in done
+            },
             events=events,
             progress=tracked,
             should_stop=should_stop,

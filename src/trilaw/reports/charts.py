@@ -288,7 +288,7 @@ def _loss(run: Run, looks: Looks) -> list[Plan]:
 def _accuracy(run: Run, looks: Looks, task: str, split: str) -> list[Plan]:
     """pass@k and maj@k against k on one split, a colour and a mark a model, with intervals."""
     data: dict[tuple[str, str], list[tuple[int, Estimate]]] = {}
-    for row in run.evaluations:
+    for row in run.shown:
         match = re.fullmatch(r"(pass|maj)@(\d{1,6})", row.metric)
         if match and (row.task, row.split) == (task, split) and int(match[2]) > 0:
             data.setdefault((row.stage, match[1]), []).append((int(match[2]), row.estimate))

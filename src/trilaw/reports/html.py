@@ -90,7 +90,7 @@ def page(run: Run, report: dict[str, Any]) -> str:
 
 def table(run: Run, task: str, split: str) -> dict[str, Any]:
     """The essential estimates of one split: a row a metric, a column a model."""
-    rows = essential(row for row in run.evaluations if (row.task, row.split) == (task, split))
+    rows = essential(row for row in run.shown if (row.task, row.split) == (task, split))
     models = [name for name in evaluated(run) if any(row.stage == name for row in rows)]
     cells = {(row.metric, row.stage): row for row in rows}
     lines = []

@@ -17,7 +17,7 @@ from typing import Any
 
 from trilaw.core.arch import Arch
 from trilaw.core.errors import ModelError, RequestError
-from trilaw.core.rundir import is_run, read_resolved
+from trilaw.core.rundir import is_run, read_resolved, split_step
 from trilaw.core.seeds import derive
 from trilaw.core.types import Estimate, Evaluation
 
@@ -76,6 +76,16 @@ class Run:
     @property
     def complete(self) -> bool:
         return all(stage.done for stage in self.stages)
+
+    @property
+    def shown(self) -> tuple[Evaluation, ...]:
+        """The evaluations without those of models kept on the way (`zero@20`): these are points of a curve, not results."""
+        return tuple(row for row in self.evaluations if self.place(row.stage)[1] is None)
+
+    def place(self, model: str) -> tuple[str, int | None]:
+        """("zero", 20) of "zero@20" if the run has a stage of that name, else (model, None)."""
+        stage, step = split_step(model)
+        return (stage, step) if any(record.name == stage for record in self.stages) else (model, None)
 
     def rows(self, stage: str) -> list[Mapping[str, Any]]:
         return [row for row in self.events if row.get("stage") == stage]

@@ -33,14 +33,14 @@ class Verdict:
 
 def evaluated(run: Run) -> list[str]:
     """Names of the evaluated models, those of the run in the order of the recipe, models from outside first."""
-    names = list(dict.fromkeys(row.stage for row in run.evaluations))
+    names = list(dict.fromkeys(row.stage for row in run.shown))
     order = [stage.name for stage in run.stages]
     return sorted(names, key=lambda name: order.index(name) if name in order else -1)
 
 
 def splits(run: Run) -> list[tuple[str, str]]:
     """(task, split) pairs in the order of evaluation, splits named "test" before the others."""
-    places = list(dict.fromkeys((row.task, row.split) for row in run.evaluations))
+    places = list(dict.fromkeys((row.task, row.split) for row in run.shown))
     return sorted(places, key=lambda place: place[1] != "test")
 
 
@@ -49,7 +49,7 @@ def verdicts(run: Run) -> list[Verdict]:
     found: list[Verdict] = []
     names = evaluated(run)
     for task, split in splits(run):
-        table = {(row.stage, row.metric): row for row in run.evaluations if (row.task, row.split) == (task, split)}
+        table = {(row.stage, row.metric): row for row in run.shown if (row.task, row.split) == (task, split)}
         for name in names:
             base = next((a for a in run.ancestors(name) if (a, "pass@1") in table), None)
             row = table.get((name, "pass@1"))

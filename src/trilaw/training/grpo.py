@@ -72,6 +72,7 @@ class GrpoConfig(Config):
         default=None, gt=0
     )  # tokens at a time in training; by default what fits about 4 GB
     save_every: int = Field(default=10, gt=0)
+    keep_every: int = Field(default=0, ge=0)  # steps between models that stay and can be named `stage@step`; 0: none
     log_samples_every: int = Field(default=10, gt=0)  # steps; 4 samples each into rollouts.jsonl
     precision: Precision = "auto"
     save_dtype: SaveDtype = "auto"
@@ -94,7 +95,14 @@ def run(config: GrpoConfig, context: StageContext) -> StageResult:
     task = task_of(config.task, context)
     if complaints := task.validate():
         raise TaskError(f"stage '{context.name}': task '{config.task}' is not sound: {complaints[0]}")
-    loop = Loop(context, kind="grpo", steps=config.steps, save_every=config.save_every, save_dtype=config.save_dtype)
+    loop = Loop(
+        context,
+        kind="grpo",
+        steps=config.steps,
+        save_every=config.save_every,
+        save_dtype=config.save_dtype,
+        keep_every=config.keep_every,
+    )
     model, tokenizer, optimizer = loop.open(lambda: base_model(config.base, context), config.optimizer)
     dtype = compute_dtype(config.precision, model)
     reference = base_model(config.base, context)[0] if config.kl > 0 else None

@@ -23,7 +23,7 @@ import torch
 from trilaw.core.errors import ConfigError, Stopped, TrilawError, nearest
 from trilaw.core.ledger import Totals
 from trilaw.core.protocols import StageContext, StageResult, Task
-from trilaw.core.rundir import new_folder
+from trilaw.core.rundir import kept_model, new_folder
 from trilaw.model import hf, loading
 from trilaw.model.llama import CausalLM
 from trilaw.model.precision import SMALL, choose, default_device
@@ -50,9 +50,11 @@ class Loop:
         save_every: int,
         save_dtype: SaveDtype = "auto",
         log_every: int = 1,
+        keep_every: int = 0,
     ) -> None:
         self.context, self.kind, self.steps = context, kind, steps
         self.save_every, self.save_dtype, self.log_every = save_every, save_dtype, log_every
+        self.keep_every = keep_every  # steps between the models that stay, as `stage@step`; 0: none but the last
         self.start = 0  # steps done before this process
         self.totals = Totals()
 
@@ -83,6 +85,8 @@ class Loop:
             yield step
             if step == self.steps:
                 return
+            if self.keep_every and step % self.keep_every == 0:
+                self._store_model(kept_model(self.context.folder, step))
             stop = self.context.should_stop()
             if stop or step % self.save_every == 0:
                 self.save(step)
@@ -127,11 +131,8 @@ class Loop:
 
     def finish(self, metrics: Mapping[str, Any], summary: str) -> StageResult:
         """Save the stage's model and close the stage."""
-        small = sum(p.numel() for p in self.model.parameters()) < SMALL
-        dtype = DTYPES["float32" if small else "bfloat16"] if self.save_dtype == "auto" else DTYPES[self.save_dtype]
         path = self.context.folder / "model"
-        with new_folder(path) as folder:
-            hf.save_folder(self.model, folder, tokenizer=self.tokenizer, dtype=dtype)
+        self._store_model(path)
         self.context.events.flush()
         self.context.progress.finish(summary)
         return StageResult(
@@ -142,6 +143,12 @@ class Loop:
             self.totals.tokens,
             {"steps": self.steps, **metrics},
         )
+
+    def _store_model(self, path: Path) -> None:
+        small = sum(p.numel() for p in self.model.parameters()) < SMALL
+        dtype = DTYPES["float32" if small else "bfloat16"] if self.save_dtype == "auto" else DTYPES[self.save_dtype]
+        with new_folder(path) as folder:
+            hf.save_folder(self.model, folder, tokenizer=self.tokenizer, dtype=dtype)
 
 
 def base_model(base: str, context: StageContext) -> tuple[CausalLM, HFTokenizer]:
