@@ -51,7 +51,9 @@ def test_validation_loss_is_that_of_plain_documents(
     from trilaw.core.seeds import derive
 
     nats, worked = [], []
-    for document in TaskCorpus(Copy(), tokenizer, derive(0, "x", "documents")).valid(50):
+    for document in TaskCorpus(
+        Copy(), tokenizer, derive(0, "x", "documents"), derive(0, "copy", "valid documents")
+    ).valid(50):
         assert (
             tokenizer.decode(document.tokens[document.response : -1])
             == Copy().split_document("^" + tokenizer.decode(document.tokens))[1]

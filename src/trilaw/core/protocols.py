@@ -105,7 +105,11 @@ class TeachingTask(Task, Protocol):
 
 @runtime_checkable
 class CorpusTask(Task, Protocol):
-    """A task that can also write worked text to pre-train on, and knows the alphabet of its text."""
+    """A task that can also write worked text to pre-train on, and knows the alphabet of its text.
+
+    A task may offer `log_probability(document) -> float` too, the natural logarithm of the chance that it writes this document: then
+    the loss that no model can beat is known (`valid_entropy` beside `valid_loss`).
+    """
 
     def documents(self, *, seed: int = 0, count: int) -> Iterator[str]:
         """`count` documents: the prompt as the chat template renders it, followed by the response without end token."""

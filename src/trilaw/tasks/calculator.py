@@ -13,6 +13,7 @@ neither in the corpus nor in the train split.
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,8 @@ from trilaw.tasks.split import held_out
 
 KEYS = tuple(f" +{i}" for i in range(1, 10)) + tuple(f" -{i}" for i in range(1, 10)) + (" *2", " *3")
 ASK, GIVES, ANSWER, NO, OK = "?", "=", " =", " no", " ok"
+_DOCUMENT = re.compile(r"\^?(\d\d(?: [-+*]\d)+)\?((?: [-+*]\d=\d\d| no\d\d| ok)*) =(\d\d)")
+_STEP = re.compile(r"( [-+*]\d)=(\d\d)( no(\d\d) [-+*]\d=(\d\d))?( ok)?")
 _FINAL = re.compile(r" =([0-9]{2})\Z")
 _LONGEST = 4096  # characters of a response that are looked at; a longer one is wrong
 
@@ -141,6 +144,46 @@ class Calculator:
             made += 1
             yield f"^{prompt}{ASK}{self._response(draw, start, keys)}"
 
+    def log_probability(self, document: str) -> float:
+        """Natural logarithm of the chance that the author of `documents` writes this one; -inf for one that it never writes.
+
+        The author is a known program, so its entropy (the mean of -log_probability a token) is the loss that no model can beat. That
+        held-out prompts are left out is not counted: whether a prompt is one is a hash, which nobody can learn.
+        """
+        parts = _DOCUMENT.fullmatch(document)
+        if parts is None:
+            return -math.inf
+        start, keys = _parse(parts[1])
+        low, high = self.config.document_steps
+        if not low <= len(keys) <= high or any(key not in KEYS for key in keys):
+            return -math.inf
+        prompt = -math.log(100.0 * (high - low + 1)) - len(keys) * math.log(len(KEYS))
+        if not parts[2]:
+            return prompt + _log(self.config.direct * (int(parts[3]) == _run(start, keys)))
+        steps = list(_STEP.finditer(parts[2]))
+        checks = steps[0][6] is not None
+        if [step[1] for step in steps] != keys or "".join(step[0] for step in steps) != parts[2]:
+            return -math.inf
+        share, state = 1 - self.config.direct - self.config.derived if checks else self.config.derived, start
+        total = prompt + _log(share)
+        for step in steps:
+            right, written = press(state, step[1]), int(step[2])
+            if (step[6] is not None) != checks or (step[3] and not checks):
+                return -math.inf
+            total += _log(self._written(written, right))
+            if checks and written != right:
+                total += _log(1 - self.config.miss if step[3] else self.config.miss)
+            if step[3] and (written == right or (int(step[4]), int(step[5])) != (state, right)):
+                return -math.inf
+            state = right if step[3] else written
+        return total if int(parts[3]) == state else -math.inf
+
+    def _written(self, written: int, right: int) -> float:
+        """Chance that a step whose result is `right` is written with this one."""
+        if written == right:
+            return 1 - self.config.slip
+        return self.config.slip / 4 if (written - right) % 100 in (1, 10, 90, 99) else 0.0
+
     def split_document(self, document: str) -> tuple[str, str]:
         """(prompt, response) of a document."""
         prompt, mark, response = document.partition(ASK)
@@ -169,6 +212,10 @@ class Calculator:
                 written.append(OK)
             state = result
         return "".join(written) + f"{ANSWER}{state:02d}"
+
+
+def _log(probability: float) -> float:
+    return math.log(probability) if probability > 0 else -math.inf
 
 
 def _draw(draw: random.Random, steps: tuple[int, int]) -> tuple[int, list[str]]:

@@ -35,18 +35,27 @@ class Corpus(Protocol):
         """Held-out documents, at most `count`."""
         ...
 
+    def valid_nats(self, count: int) -> float | None:
+        """What these documents cost in nats under the program that wrote them, None if it is not known."""
+        ...
+
 
 class TaskCorpus:
-    """Documents that a task writes; validation has another seed than training."""
+    """Documents that a task writes. Validation has a seed of its own, so that all stages of a run are measured on the same text."""
 
-    def __init__(self, task: CorpusTask, tokenizer: HFTokenizer, seed: int) -> None:
-        self.task, self.tokenizer, self.seed = task, tokenizer, seed
+    def __init__(self, task: CorpusTask, tokenizer: HFTokenizer, seed: int, valid_seed: int) -> None:
+        self.task, self.tokenizer, self.seed, self.valid_seed = task, tokenizer, seed, valid_seed
 
     def train(self) -> Iterator[Document]:
         return self._encode(self.task.documents(seed=derive(self.seed, "train"), count=_ENDLESS))
 
     def valid(self, count: int) -> Iterator[Document]:
-        return self._encode(self.task.documents(seed=derive(self.seed, "valid"), count=count))
+        return self._encode(self.task.documents(seed=self.valid_seed, count=count))
+
+    def valid_nats(self, count: int) -> float | None:
+        """-log probability of the held-out documents in all by their author, None if it does not tell."""
+        tell = getattr(self.task, "log_probability", None)
+        return None if tell is None else -sum(map(tell, self.task.documents(seed=self.valid_seed, count=count)))
 
     def _encode(self, texts: Iterable[str]) -> Iterator[Document]:
         split = getattr(self.task, "split_document", None)
@@ -88,6 +97,9 @@ class FileCorpus:
     def valid(self, count: int) -> Iterator[Document]:
         return self._encode(self.held_out[:count])
 
+    def valid_nats(self, count: int) -> float | None:
+        return None  # who wrote the file is not known
+
     def _encode(self, texts: Iterable[str]) -> Iterator[Document]:
         texts = iter(texts)
         while batch := list(itertools.islice(texts, _BATCH)):
@@ -123,4 +135,5 @@ def open_corpus(task: str | None, data: str | None, held_out: int, context: Stag
         raise ConfigError(
             f"stage '{context.name}': task '{task}' writes no documents to pre-train on: use a task such as calculator, or `data`."
         )
-    return TaskCorpus(writer, HFTokenizer.word_level(writer.alphabet(), writer.chat_template()), seed)
+    tokenizer = HFTokenizer.word_level(writer.alphabet(), writer.chat_template())
+    return TaskCorpus(writer, tokenizer, seed, derive(context.seed, task or "", "valid documents"))

@@ -135,8 +135,17 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
         valid = validate(model, corpus, config, dtype) if due else {}
         work = Totals(model.arch.train_flops(batch.tokens, batch.pairs, len(batch.targets_N)), 0.0, batch.tokens)
         loop.record(step, work, loss=loss.item(), grad_norm=norm, learning_rate=rate, **valid)
-    closing = {"parameters": model.arch.parameters(), **valid}
+    closing = {"parameters": model.arch.parameters(), **valid, **_floor(corpus, config)}
     return loop.finish(closing, f"validation loss {valid['valid_loss']:.3f} nats a token")
+
+
+def _floor(corpus: Corpus, config: PretrainConfig) -> dict[str, float]:
+    """`valid_entropy`: nats a token of the validation documents under the program that wrote them; no model does better but by chance."""
+    nats = corpus.valid_nats(config.valid_documents)
+    if nats is None:
+        return {}
+    tokens = sum(len(document.tokens) - 1 for document in corpus.valid(config.valid_documents))  # all but the first
+    return {"valid_entropy": nats / tokens}
 
 
 def _logprobs(model: CausalLM, batch: PackedBatch, dtype: torch.dtype) -> torch.Tensor:
