@@ -35,7 +35,10 @@ def test_a_built_report_is_sound_and_says_what_the_stages_said(built: Path) -> N
         "seconds": 3 * 90.0 + 2 * 75.0 + 21.0,
         "flops": pytest.approx(5.4e12 * (0.11 + 0.3 + 1 + 2) + 3e11),
         "tokens": 3 * 1_100_000 + 2 * 620_000 + 410_000,
+        "joules": pytest.approx(report["cost"]["watts"] * (3 * 90.0 + 2 * 75.0 + 21.0)),
+        "usd": pytest.approx(report["totals"]["joules"] / 3.6e6 * 0.15),
     }
+    assert sum(stage["joules"] for stage in report["stages"]) == pytest.approx(report["totals"]["joules"])
     assert report["machine"]["torch"] == "2.13.0"
     assert (report["machine"]["started"], report["machine"]["attempts"]) == ("2026-11-24T08:00:00Z", 1)
     done = json.loads((built / "stages" / "exam" / "done.json").read_text())
@@ -51,7 +54,14 @@ def test_every_key_is_documented(tiny_run: Path) -> None:
     )
     report = contract.report(read_run(tiny_run))
     keys = set(report)
-    for part in (*report["verdicts"], *report["stages"], *report["evaluations"], report["totals"], report["machine"]):
+    for part in (
+        *report["verdicts"],
+        *report["stages"],
+        *report["evaluations"],
+        report["totals"],
+        report["cost"],
+        report["machine"],
+    ):
         keys |= set(part)
     assert keys == documented
 
@@ -85,7 +95,7 @@ def _drop(report: dict[str, Any]) -> None:
 
 
 def _add(report: dict[str, Any]) -> None:
-    report["totals"]["joules"] = 1
+    report["totals"]["yen"] = 1
 
 
 def _retype(report: dict[str, Any]) -> None:
@@ -102,7 +112,7 @@ def _version(report: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
-    [(_drop, "stages[0].kind is missing"), (_add, "totals.joules is not in the contract"), (_retype, "n has the wrong type (bool)"), (_nan, "value is not finite"), (_version, "report.version is 2")],
+    [(_drop, "stages[0].kind is missing"), (_add, "totals.yen is not in the contract"), (_retype, "n has the wrong type (bool)"), (_nan, "value is not finite"), (_version, "report.version is 2")],
 )  # fmt: skip
 def test_the_check_sees_a_broken_report(
     tiny_run: Path, spoil: Callable[[dict[str, Any]], None], complaint: str

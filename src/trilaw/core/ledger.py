@@ -1,4 +1,8 @@
-"""What work cost: FLOPs, seconds, tokens, added up and said in units that people read."""
+"""What work cost: FLOPs, seconds, tokens, added up and said in units that people read; energy and money at stated rates.
+
+FLOPs and seconds are measured. Energy is seconds times an assumed draw, money is energy times a price plus rent: both are estimates, and
+`Rates.about` says on what they rest.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +32,73 @@ class Totals:
             f"{count(self.tokens_per_second)} tokens/s",
         ]
         return ", ".join([*parts, flops(self.flops)] if self.flops else parts)
+
+
+WATTS_PER_CORE = 10.0  # of the wall socket, a busy core's share of board, memory and power supply; 4 (a server's) to 20 (a desktop's)
+WATTS_PER_ACCELERATOR = (
+    500.0  # a data-centre GPU at work with its share of the host; 300 (PCIe cards) to 1,300 (H100 SXM, all in)
+)
+USD_PER_KWH = 0.15  # household electricity; 0.06 (industrial) to 0.35
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Watts while work is done, US dollars a kWh and US dollars of rent an hour; `about` names what is assumed."""
+
+    watts: float
+    usd_per_kwh: float = USD_PER_KWH
+    usd_per_hour: float = 0.0
+    about: str = ""
+
+    def joules(self, seconds: float) -> float:
+        return self.watts * seconds
+
+    def usd(self, seconds: float) -> float:
+        """Electricity at the socket and rent. With rent the electricity is the landlord's, so it is not counted twice."""
+        if self.usd_per_hour > 0:
+            return self.usd_per_hour * seconds / 3600.0
+        return self.joules(seconds) / 3.6e6 * self.usd_per_kwh
+
+
+def rates(
+    *,
+    cores: int | None,
+    accelerators: int = 0,
+    watts: float | None = None,
+    usd_per_kwh: float | None = None,
+    usd_per_hour: float | None = None,
+) -> Rates:
+    """The rates of a machine: what is given, and assumptions for the rest."""
+    said = []
+    if watts is None:
+        watts = (cores or 1) * WATTS_PER_CORE + accelerators * WATTS_PER_ACCELERATOR
+        parts = [f"{WATTS_PER_CORE:g} W for each of {cores or 1} cores"]
+        parts += [f"{WATTS_PER_ACCELERATOR:g} W for each of {accelerators} accelerators"] if accelerators else []
+        said.append(f"energy assumes {' and '.join(parts)} while work is done")
+    else:
+        said.append(f"energy takes {watts:g} W as given")
+    price = USD_PER_KWH if usd_per_kwh is None else usd_per_kwh
+    if usd_per_hour:
+        said.append(f"money is rent, {usd_per_hour:g} $ an hour")
+    else:
+        said.append(f"money is electricity at {price:g} $ a kWh{'' if usd_per_kwh is not None else ', assumed'}")
+    return Rates(watts, price, usd_per_hour or 0.0, "; ".join(said))
+
+
+def energy(joules: float) -> str:
+    """7,200 as "2.0 Wh"; units Wh, kWh, MWh."""
+    wh = joules / 3600.0
+    for unit, size in (("MWh", 1e6), ("kWh", 1e3)):
+        if wh >= size * 0.99995:
+            return f"{wh / size:.1f} {unit}"
+    return f"{wh:.1f} Wh" if wh >= 0.05 or wh == 0 else f"{wh:.1e} Wh"
+
+
+def money(usd: float) -> str:
+    """Dollars with the digits that matter: "$1,234", "$12.30", "$0.0012"."""
+    if usd >= 1000:
+        return f"${usd:,.0f}"
+    return f"${usd:.2f}" if usd >= 0.995 or usd == 0 else f"${usd:.2g}"
 
 
 def count(number: float) -> str:

@@ -59,6 +59,14 @@ def _threads() -> int | None:
     return int(torch.get_num_threads()) if torch is not None else None
 
 
+def _accelerators() -> int | None:
+    """GPUs that torch computes on; None in a process that has not imported it."""
+    import sys
+
+    torch = sys.modules.get("torch")
+    return int(torch.cuda.device_count()) if torch is not None else None
+
+
 def _git_commit() -> str | None:
     """The commit of the working folder, with "+" when tracked files differ from it."""
 
@@ -84,6 +92,7 @@ def describe() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cores": _cores(),
         "threads": _threads(),
+        "accelerators": _accelerators(),
         "memory_bytes": _memory_bytes(),
         "git": _git_commit(),
     }

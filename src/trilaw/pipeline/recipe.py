@@ -36,6 +36,14 @@ from trilaw.tasks import registry
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
+class CostConfig(Config):
+    """What the machine draws and costs, for the estimates of energy and money in the report. It changes no result."""
+
+    watts: float | None = Field(default=None, gt=0)
+    usd_per_kwh: float | None = Field(default=None, ge=0)
+    usd_per_hour: float | None = Field(default=None, ge=0)
+
+
 class Head(Config):
     """The keys at the top of a recipe; the stages are parsed by the config class of their kind."""
 
@@ -43,6 +51,7 @@ class Head(Config):
     name: str
     seed: int = Field(default=0, ge=0)
     description: str = ""
+    cost: CostConfig = CostConfig()
     tasks: dict[str, TaskSpec] = Field(default_factory=dict)
     stages: list[dict[str, Any]] = Field(min_length=1)
 
@@ -70,6 +79,7 @@ class Recipe:
     name: str
     seed: int
     description: str
+    cost: CostConfig
     task_specs: Mapping[str, TaskSpec]
     tasks: Mapping[str, Task]
     stages: tuple[StageSpec, ...]
@@ -83,6 +93,7 @@ class Recipe:
             "name": self.name,
             "seed": self.seed,
             "description": self.description,
+            "cost": self.cost.model_dump(mode="json"),
             "tasks": {name: {"kind": spec.kind, **spec.options} for name, spec in self.task_specs.items()},
             "stages": [{"name": s.name, "kind": s.kind, **s.config.model_dump(mode="json")} for s in self.stages],
         }
@@ -152,6 +163,7 @@ def parse_recipe(
         name=head.name,
         seed=head.seed,
         description=head.description,
+        cost=head.cost,
         task_specs=specs,
         tasks=built,
         stages=tuple(stages),

@@ -147,6 +147,9 @@ def _open(folder: Path, recipe: Recipe) -> None:
     if changed:
         key, old, new = changed
         raise RunError(f"{folder} was made with {key} = {old}, now {new}: give another --out, or delete it.")
+    if before != resolved:  # the description or the cost: no result depends on them
+        write_text(folder / "recipe.toml", recipe.text)
+        write_json(folder / "resolved.json", resolved)
 
 
 def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, str, str] | None:
@@ -159,7 +162,7 @@ def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple
 
 
 def _flat(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """`stages.zero.steps` -> value, as --set writes the keys. The description makes no difference to a run."""
+    """`stages.zero.steps` -> value, as --set writes the keys. Description and cost make no difference to a run."""
     flat: dict[str, Any] = {key: resolved.get(key) for key in ("version", "name", "seed")}
     flat["stages"] = [stage["name"] for stage in resolved["stages"]]
     for name, options in (resolved.get("tasks") or {}).items():

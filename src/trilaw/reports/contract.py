@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from trilaw.reports.read import Run
+from trilaw.core.ledger import Rates, rates
+from trilaw.reports.read import Run, number
 from trilaw.reports.verdicts import headline, verdicts
 
 VERSION = 1
@@ -26,6 +27,7 @@ _TOP: dict[str, type | tuple[type, ...]] = {
     "stages": list,
     "evaluations": list,
     "totals": dict,
+    "cost": dict,
     "machine": dict,
 }
 _LISTS: dict[str, dict[str, type | tuple[type, ...]]] = {
@@ -46,6 +48,8 @@ _LISTS: dict[str, dict[str, type | tuple[type, ...]]] = {
         "seconds": _NUMBER,
         "flops": _NUMBER,
         "tokens": int,
+        "joules": _NUMBER,
+        "usd": _NUMBER,
         "parameters": (int, type(None)),
         "metrics": dict,
     },
@@ -61,7 +65,19 @@ _LISTS: dict[str, dict[str, type | tuple[type, ...]]] = {
         "method": str,
     },
 }
-_TOTALS: dict[str, type | tuple[type, ...]] = {"seconds": _NUMBER, "flops": _NUMBER, "tokens": int}
+_TOTALS: dict[str, type | tuple[type, ...]] = {
+    "seconds": _NUMBER,
+    "flops": _NUMBER,
+    "tokens": int,
+    "joules": _NUMBER,
+    "usd": _NUMBER,
+}
+_COST: dict[str, type | tuple[type, ...]] = {
+    "watts": _NUMBER,
+    "usd_per_kwh": _NUMBER,
+    "usd_per_hour": _NUMBER,
+    "about": str,
+}
 _TEXT, _COUNT = (str, type(None)), (int, type(None))
 _MACHINE: dict[str, type | tuple[type, ...]] = {
     "trilaw": _TEXT,
@@ -72,6 +88,7 @@ _MACHINE: dict[str, type | tuple[type, ...]] = {
     "cpu": _TEXT,
     "cores": _COUNT,
     "threads": _COUNT,
+    "accelerators": _COUNT,
     "memory_bytes": _COUNT,
     "git": _TEXT,
     "started": _TEXT,
@@ -82,6 +99,7 @@ _MACHINE: dict[str, type | tuple[type, ...]] = {
 
 def report(run: Run) -> dict[str, Any]:
     """The content of report.json for a run."""
+    cost = rates_of(run)
     stages = [
         {
             "name": stage.name,
@@ -91,6 +109,8 @@ def report(run: Run) -> dict[str, Any]:
             "seconds": stage.seconds,
             "flops": stage.flops,
             "tokens": stage.tokens,
+            "joules": cost.joules(stage.seconds),
+            "usd": cost.usd(stage.seconds),
             "parameters": stage.parameters,
             "metrics": finite(stage.metrics or {}),
         }
@@ -106,13 +126,19 @@ def report(run: Run) -> dict[str, Any]:
         "verdicts": [{key: getattr(verdict, key) for key in _LISTS["verdicts"]} for verdict in verdicts(run)],
         "stages": stages,
         "evaluations": evaluations,
-        "totals": {
-            "seconds": sum(stage.seconds for stage in run.stages),
-            "flops": sum(stage.flops for stage in run.stages),
-            "tokens": sum(stage.tokens for stage in run.stages),
-        },
+        "totals": {key: sum(stage[key] for stage in stages) for key in _TOTALS},
+        "cost": {key: getattr(cost, key) for key in _COST},
         "machine": machine(run),
     }
+
+
+def rates_of(run: Run) -> Rates:
+    """What the run's machine draws and costs: the recipe's table `cost`, and assumptions for what it leaves open."""
+    given = run.resolved.get("cost")
+    table = given if isinstance(given, Mapping) else {}
+    said = {key: number(table.get(key)) for key in ("watts", "usd_per_kwh", "usd_per_hour")}
+    known = machine(run)
+    return rates(cores=known["cores"], accelerators=known["accelerators"] or 0, **said)
 
 
 def machine(run: Run) -> dict[str, Any]:
@@ -138,7 +164,8 @@ def check(value: Any) -> list[str]:
     for key, fields in _LISTS.items():
         for index, item in enumerate(value[key]):
             complaints += _fields(item, fields, f"{key}[{index}]")
-    complaints += _fields(value["totals"], _TOTALS, "totals") + _fields(value["machine"], _MACHINE, "machine")
+    complaints += _fields(value["totals"], _TOTALS, "totals") + _fields(value["cost"], _COST, "cost")
+    complaints += _fields(value["machine"], _MACHINE, "machine")
     complaints += _infinities(value, "report")
     if complaints:
         return complaints

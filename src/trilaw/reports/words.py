@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from trilaw.core.ledger import energy as energy
+from trilaw.core.ledger import money as money
 from trilaw.core.types import Estimate
 
 MAX_TEXT = 2_000  # characters of a sample that are shown
