@@ -1,10 +1,12 @@
 """The local sampler: continuous batching, so that requests enter and leave while others run.
 
-    step: admit -> prefill the new rows | decode all rows -> sample -> finish
+    step: make room -> choose what to read -> one forward pass -> sample, finish -> admit
 
-After Orca (Yu et al. 2022): the batch is made up anew at every step. Equal prompts are computed once and their keys and values
-copied. The cache is a dense rectangle, so a decoding step is a few large operations over rows 0..B-1 and costs the same Python for one
-row as for hundreds; rows that end stay until `_DROP` of the batch has ended, then all go at once and waiting requests take their places.
+After Orca (Yu et al. 2022): the batch is made up anew at every step. Prompts are read in pieces beside the running rows, stored once
+in `pages` and shared by all requests that begin alike; what a row samples lies in `tails`. Rows are a table, so a step costs the same
+Python for one row as for hundreds; rows that end stay until `_DROP` of the batch has ended, then all go at once and waiting requests
+take their places. When memory runs out, pages that nobody needs are given up first, then those of prompts that wait, then the youngest
+rows: these go back to the head of the queue with what they sampled, and are read again later.
 
 A sample depends on its prompt, parameters and seed, not on the batch it ran in (up to the rounding of matrix products, whose kernels
 vary with the number of rows).
@@ -15,9 +17,11 @@ Shapes: B rows, V vocabulary.
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
+from typing import cast
 from weakref import WeakValueDictionary
 
 import torch
@@ -28,6 +32,7 @@ from trilaw.core.protocols import Tokenizer
 from trilaw.core.types import Request, Sample, StopReason, Usage
 from trilaw.engine import requests as door
 from trilaw.engine import sequence as seq
+from trilaw.engine.pages import PAGE
 from trilaw.engine.rows import Rows
 from trilaw.engine.runner import Runner
 from trilaw.engine.sampling import RowParams, draw
@@ -35,6 +40,12 @@ from trilaw.model.llama import CausalLM
 
 _DROP = 0.15  # share of dead rows at which they are dropped
 _IDLE_BYTES = 256 << 20  # a larger cache is given back when nothing runs, so that training has the memory
+_PIECE = 512  # tokens of prompts that a pass reads beside running rows
+_FIRST = 2048  # the same while no row runs
+_ALONE = 512  # a shorter prompt that one request has to itself is copied to its tail: that is read faster than pages
+_AHEAD = (
+    64  # new tokens of every row that must fit before another row is let in: keeps rows from being preempted at once
+)
 
 
 class Engine:
@@ -46,32 +57,38 @@ class Engine:
         tokenizer: Tokenizer,
         *,
         max_batch: int = 512,
-        max_cache_tokens: int | None = None,
+        max_kv_bytes: int | None = None,
         dtype: torch.dtype | None = None,
         weights_version: int = 0,
+        keep_samples: bool = False,
     ) -> None:
-        """max_batch: rows that run at once. max_cache_tokens: rows x positions that the cache may take (default: what fits into
-        4 GiB, and never less than one full context). dtype: None, or the model's own, shares the model's parameters with whoever
-        trains them; another one makes a copy, which `load_weights` refreshes.
+        """max_batch: rows that run at once. max_kv_bytes: the most that keys and values may take (default: 40 % of the memory that is
+        free when the engine is made; taken as needed). dtype: None, or the model's own, shares the model's parameters with whoever
+        trains them; another one makes a copy, which `load_weights` refreshes. keep_samples: what ended samples computed stays in the
+        cache until its room is needed, so that `fork` can go on from them, and later prompts that begin with them are read faster.
 
         Raises RequestError for a limit that lets nothing run.
         """
         if max_batch < 1:
             raise RequestError(f"max_batch is {max_batch}, it must be at least 1.")
-        if max_cache_tokens is not None and max_cache_tokens < 2:
-            raise RequestError(f"max_cache_tokens is {max_cache_tokens}, it must be at least 2.")
         self.arch = model.arch
         self.tokenizer = tokenizer
         self.max_batch = max_batch
         self.weights_version = weights_version
-        self._runner = Runner(model, dtype, max_cache_tokens)
-        self._cache = self._runner.cache
-        self.max_cache_tokens = self._cache.limit
+        self.keep_samples = keep_samples
+        self._runner = Runner(model, dtype, max_kv_bytes)
+        self._memory = self._runner.memory
         self._rows = Rows(max_batch, self._runner.device)
         self._params: RowParams | None = None  # of all rows; None after the rows changed
         self._queue: OrderedDict[str, seq.Sequence] = OrderedDict()
         self._ended: list[Sample] = []  # what the next step hands out
         self._prompts: WeakValueDictionary[tuple[int, ...], seq.Prompt] = WeakValueDictionary()
+        self._submitted = 0
+
+    @property
+    def max_kv_bytes(self) -> int:
+        """The most that keys and values may take."""
+        return self._memory.limit * self._memory.bytes_per_cell
 
     @property
     def pending(self) -> int:
@@ -82,7 +99,7 @@ class Engine:
         """Queue requests, all or none.
 
         Raises RequestError for a used id, a parameter out of range or contradicting another, an empty prompt, a token outside the
-        vocabulary, a prompt that fills the context, or more tokens than the cache holds. A sample ends where the context does, whatever
+        vocabulary, a prompt that fills the context, or more tokens than `max_kv_bytes` can ever hold. A sample ends where the context does, whatever
         its max_tokens.
         """
         used = {*self._queue, *(s.id for s in self._running().values()), *(s.request_id for s in self._ended)}
@@ -96,33 +113,62 @@ class Engine:
             try:
                 door.check_params(request.params, self.arch.vocab_size)
                 prompt = prompts.get(id(request.prompt)) or self._prompt(door.tokenize(request, self.tokenizer))
-                room = door.room(prompt.tokens, request.params.max_tokens, self.arch, self.max_cache_tokens)
+                room = door.room(prompt.tokens, request.params.max_tokens, self.arch, self._memory)
             except RequestError as error:
                 if len(requests) == 1:
                     raise
                 raise RequestError(f"Request '{request.id}': {error}") from None
             prompts[id(request.prompt)] = prompt
             params = request.params if room == request.params.max_tokens else replace(request.params, max_tokens=room)
-            accepted.append(seq.Sequence(request.id, prompt, params, request.seed, now))
+            accepted.append(
+                seq.Sequence(request.id, prompt, params, request.seed, now, self._submitted + len(accepted))
+            )
+        self._submitted += len(accepted)
         for sequence in accepted:
             sequence.prompt.waiting += 1
             self._queue[sequence.id] = sequence
 
+    def fork(self, source: str | Sample, at_token: int, requests: Sequence[Request]) -> None:
+        """Go on from the first `at_token` tokens of a sample, once for each request: submits them with the sample's prompt and these
+        tokens in front of their own prompt, which is token ids or raw text, and may be empty.
+
+        source: the id of a request that is queued or running, which goes on undisturbed, or a sample that ended (see `keep_samples`).
+        Nothing stored is computed again except what fills no page; what is no longer stored is read like any prompt.
+        Raises RequestError like `submit`, for an unknown id, and for an `at_token` that the sample does not have.
+        """
+        row = None
+        if isinstance(source, Sample):
+            prompt, tokens = source.prompt_tokens, source.tokens
+        else:
+            row, sequence = self._find(source)
+            prompt = sequence.prompt.tokens
+            tokens = tuple(sequence.tokens if row is None else self._rows.tokens(row))
+        if not 0 <= at_token <= len(tokens):
+            raise RequestError(f"at_token is {at_token}, and the sample has {len(tokens)} tokens.")
+        start = (*prompt, *tokens[:at_token])
+        forks = [replace(r, prompt=(*start, *door.continuation(r, self.tokenizer))) for r in requests]
+        if row is not None:
+            with torch.inference_mode():
+                self._runner.freeze(self._rows, row, len(start))
+        self.submit(forks)
+
     def step(self) -> list[Sample]:
-        """Read the prompts of new rows, or make one token for every row; the samples that ended by it.
+        """Make one token for every row, read a piece of the prompts that wait, and let in those that are read; the samples that ended.
 
         Raises ModelError if the logits are not finite; all requests are dropped then.
         """
         with torch.inference_mode():
-            first = self._admit()
-            if self._rows.live:
-                if first < len(self._rows):
-                    logits_BV = self._runner.prefill(self._rows, first)
-                else:
-                    first, logits_BV = 0, self._runner.decode(self._rows)
+            self._make_room()
+            reading = self._choose()
+            if self._rows.live or reading:
+                decoded_BV = self._runner.forward(self._rows, reading)
+                if self._rows.live:
+                    self._finish(0, self._sample(0, decoded_BV))
+            first, logits_BV = self._admit()
+            if logits_BV is not None:
                 self._finish(first, self._sample(first, logits_BV))
-        if not self._rows.live and not self._queue and self._cache.nbytes > _IDLE_BYTES:
-            self._cache.clear()
+            if not self._rows.live:
+                self._rest()
         ended, self._ended = self._ended, []
         return ended
 
@@ -132,10 +178,9 @@ class Engine:
         for id in dict.fromkeys(ids):
             if id in self._queue:
                 sequence = self._queue.pop(id)
-                sequence.prompt.waiting -= 1
-                if not sequence.prompt.waiting:
-                    sequence.prompt.logits_V = None
-                self._ended.append(self._make(sequence, [], [], "", "cancelled"))
+                self._leave(sequence)
+                text = self.tokenizer.decode(sequence.tokens)
+                self._ended.append(self._make(sequence, sequence.tokens, sequence.logprobs, text, "cancelled"))
             elif id in running:
                 self._end(running[id], "cancelled")
 
@@ -144,13 +189,9 @@ class Engine:
 
         Raises RequestError for an id that is neither queued nor running.
         """
-        if request_id in self._queue:
-            return ""
-        for row, sequence in self._running().items():
-            if sequence.id == request_id:
-                return seq.settled(self.tokenizer.decode(self._rows.tokens(row)), sequence.params.stop)
-        known = (*self._queue, *(s.id for s in self._running().values()))
-        raise RequestError(f"No request '{request_id}' is queued or running{nearest(request_id, known)}.")
+        row, sequence = self._find(request_id)
+        tokens = sequence.tokens if row is None else self._rows.tokens(row)
+        return seq.settled(self.tokenizer.decode(tokens), sequence.params.stop)
 
     def load_weights(self, model: CausalLM, version: int) -> None:
         """Sample from these weights from now on, as `version`; nothing computed with the old ones is used again.
@@ -161,6 +202,7 @@ class Engine:
             raise RequestError(
                 f"The weights cannot change while {self.pending} requests are pending; finish or cancel them first."
             )
+        self._compact()  # rows that were cancelled let go of their pages
         self._runner.load(model)
         self.weights_version = version
 
@@ -170,21 +212,29 @@ class Engine:
         B, running = len(rows), list(self._running().values())
         waiting = dict.fromkeys(self._prompts.values(), 0)
         for sequence in queued:
-            waiting[sequence.prompt] += 1
+            waiting[sequence.source] += 1
+        holders = Counter(node for prompt in waiting for node in prompt.nodes)
+        holders.update(node for sequence in rows.sequences for node in sequence.nodes)
         ids = [s.id for s in (*queued, *running)] + [s.request_id for s in self._ended]
         finished = rows.made_R[:B] >= rows.limit_R[:B]
+        tails = self._memory.tails
         for holds, complaint in (
             (self.max_batch >= B, "more rows than max_batch"),
             (not rows.live_R[B:].any(), "a row beyond the batch is marked as running"),
             (len(set(ids)) == len(ids) == self.pending, "a request is held twice, or not counted"),
-            (B * rows.longest_reserve <= self.max_cache_tokens, "the reserves exceed the cache"),
-            (self._cache.rows * self._cache.positions <= self.max_cache_tokens, "the cache exceeds its limit"),
-            (B == 0 or self._cache.rows >= B, "the cache lacks rows"),
-            (B == 0 or self._cache.positions >= rows.positions().max(), "the cache lacks positions"),
+            (self._memory.cells <= self._memory.limit, "the cache exceeds its limit"),
+            (B == 0 or tails.rows >= B, "the cache lacks rows"),
+            (B == 0 or tails.positions >= rows.places().max(), "the cache lacks positions"),
+            (all(len(s.nodes) * PAGE == rows.base_R[i] for i, s in enumerate(rows.sequences)), "a row lacks pages"),
             (not (rows.live_R[:B] & finished).any(), "a row runs past max_tokens"),
             (not (rows.live_R[:B] & (rows.made_R[:B] < 1)).any(), "a running row has no token"),
             (all(p.waiting == n for p, n in waiting.items()), "a prompt miscounts the requests that wait for it"),
-            (all(p.logits_V is None or p.waiting for p in waiting), "logits are kept that nobody waits for"),
+            (
+                all(p.waiting or (p.logits_V is None and not p.nodes) for p in waiting),
+                "a prompt is kept that nobody waits for",
+            ),
+            (all(n.holders == holders[n] for n in self._memory.pages.nodes.values()), "a page miscounts its holders"),
+            *((False, complaint) for complaint in self._memory.pages.complaints()),
         ):
             if not holds:
                 raise AssertionError(f"engine integrity: {complaint}")
@@ -198,26 +248,123 @@ class Engine:
     def _running(self) -> dict[int, seq.Sequence]:
         return {row: s for row, s in enumerate(self._rows.sequences) if self._rows.live_R[row]}
 
-    def _admit(self) -> int:
-        """Drop dead rows if they are many, then let waiting requests in, first come first served, while their reserve fits.
+    def _find(self, request_id: str) -> tuple[int | None, seq.Sequence]:
+        """The row of a request (None while it is queued) and the request. Raises RequestError for an unknown id."""
+        if request_id in self._queue:
+            return None, self._queue[request_id]
+        for row, sequence in self._running().items():
+            if sequence.id == request_id:
+                return row, sequence
+        known = (*self._queue, *(s.id for s in self._running().values()))
+        raise RequestError(f"No request '{request_id}' is queued or running{nearest(request_id, known)}.")
 
-        Returns the first new row (the number of rows if there is none).
+    def _leave(self, sequence: seq.Sequence) -> None:
+        """A request is out of the queue; what its prompt holds goes with the last one."""
+        source = sequence.source
+        source.waiting -= 1
+        if not source.waiting:
+            self._runner.forget(source)
+
+    def _make_room(self) -> None:
+        """Preempt the youngest rows while the newest tokens of all do not fit."""
+        rows = self._rows
+        if not rows.live:
+            self._compact()
+        if self._runner.fits(rows):
+            return
+        self._reclaim()
+        self._compact()
+        while not self._runner.fits(rows):
+            self._preempt(max(range(len(rows)), key=lambda row: rows.sequences[row].order))
+            self._compact()
+
+    def _compact(self) -> None:
+        self._runner.compact(self._rows)
+        self._params = None
+
+    def _reclaim(self, keep: seq.Prompt | None = None) -> None:
+        """Prompts that wait give up their pages, but for one."""
+        for prompt in {sequence.source for sequence in self._queue.values()} - {keep}:
+            self._runner.forget(prompt)
+
+    def _preempt(self, row: int) -> None:
+        """Put a running request back at the head of the queue, with what it has sampled."""
+        rows, sequence = self._rows, self._rows.sequences[row]
+        sequence.flops += sequence.decoded(self.arch, int(rows.made_R[row]))
+        sequence.tokens, sequence.logprobs = rows.tokens(row), rows.logprobs(row)
+        sequence.reading = self._prompt((*sequence.prompt.tokens, *sequence.tokens))
+        sequence.reading.waiting += 1
+        rows.live_R[row] = False
+        self._queue[sequence.id] = sequence
+        self._queue.move_to_end(sequence.id, last=False)
+
+    def _choose(self) -> dict[seq.Prompt, int]:
+        """How many tokens of which prompts the next pass reads, first come first served; their pages are reserved."""
+        rows, reading = self._rows, dict[seq.Prompt, int]()
+        budget = _PIECE if rows.live else _FIRST
+        for sequence in islice(self._queue.values(), self.max_batch - len(rows)):
+            prompt = sequence.source
+            if prompt.logits_V is not None or prompt in reading:
+                continue
+            self._runner.begin(prompt)
+            count = min(len(prompt.tokens) - prompt.done, budget)
+            if not self._runner.reserve(prompt, count, rows):
+                if rows.live or reading:
+                    break
+                self._reclaim(prompt)
+                self._runner.begin(prompt)
+                count = min(len(prompt.tokens) - prompt.done, budget)
+                if not self._runner.reserve(prompt, count, rows):  # `door.room` saw to it that one alone fits
+                    raise AssertionError("engine: a prompt alone does not fit into the cache")
+            reading[prompt] = count
+            budget -= count
+            if not budget:
+                break
+        return reading
+
+    def _admit(self) -> tuple[int, Tensor | None]:
+        """Drop dead rows if they are many, then let in requests whose prompts are read, while rows and memory last.
+
+        Returns the first new row, and the logits [B - first, V] of the new rows' first tokens (None if there are none).
         """
         rows = self._rows
         if len(rows) - rows.live > _DROP * len(rows):
-            self._runner.compact(rows)
-            self._params = None
-        first, longest = len(rows), rows.longest_reserve
-        while self._queue and len(rows) < self.max_batch:
-            sequence = next(iter(self._queue.values()))
-            longest = max(longest, sequence.reserve)
-            if (len(rows) + 1) * longest > self.max_cache_tokens:
+            self._compact()
+        first = len(rows)
+        ready = [s for s in islice(self._queue.values(), self.max_batch - first) if s.source.logits_V is not None]
+        if not ready:
+            return first, None
+        admitted = self._fitting(ready)
+        if not admitted and not rows.live:
+            self._reclaim(ready[0].source)
+            admitted = [(ready[0], True)]  # `door.room` saw to it that one alone fits
+        self._runner.admit(rows, admitted)
+        self._params = None
+        logits_V = []
+        for sequence, _ in admitted:
+            del self._queue[sequence.id]
+            sequence.admit()
+            logits_V.append(cast(Tensor, sequence.source.logits_V))
+            self._leave(sequence)
+        return first, torch.stack(logits_V) if logits_V else None
+
+    def _fitting(self, ready: Sequence[seq.Sequence]) -> list[tuple[seq.Sequence, bool]]:
+        """The first of these that fit beside the rows, each with whether it shares the pages of its prompt or copies them."""
+        left = self._memory.limit - self._memory.pages.held * PAGE  # for tails
+        B, longest = len(self._rows), self._rows.ahead(_AHEAD)
+        fitting: list[tuple[seq.Sequence, bool]] = []
+        for sequence in ready:
+            source = sequence.source
+            source.grouped |= source.waiting > 1
+            tail = min(len(source.tokens) + _AHEAD, sequence.reserve)
+            alone = not source.grouped and len(source.tokens) <= _ALONE and (B + 1) * max(longest, tail) <= left
+            if not alone:
+                tail -= len(source.tokens) // PAGE * PAGE
+            if (B + 1) * max(longest, tail) > left:
                 break
-            self._queue.popitem(last=False)
-            sequence.prompt.waiting -= 1
-            rows.append(sequence)
-            self._params = None
-        return first
+            B, longest = B + 1, max(longest, tail)
+            fitting.append((sequence, not alone))
+        return fitting
 
     def _sample(self, first: int, logits_BV: Tensor) -> Tensor:
         """Draw and record the next token of rows `first` and up. Returns bool [B - first]: was it one that ends its row?"""
@@ -253,6 +400,8 @@ class Engine:
     def _end(self, row: int, stop: StopReason, text: str | None = None) -> None:
         """Turn a running row into a sample; the row is dead from here on."""
         sequence, tokens = self._rows.sequences[row], self._rows.tokens(row)
+        if self.keep_samples:
+            self._runner.freeze(self._rows, row, len(sequence.prompt.tokens) + len(tokens))
         if text is None:
             text = self.tokenizer.decode(tokens[:-1] if stop == "stop" else tokens)
         self._ended.append(self._make(sequence, tokens, self._rows.logprobs(row), text, stop))
@@ -264,18 +413,23 @@ class Engine:
         prompt = sequence.prompt.tokens
         usage = Usage(
             prompt_tokens=len(prompt),
-            cached_tokens=len(prompt) if sequence.shared else 0,
+            cached_tokens=0 if sequence.fresh is None else len(prompt) - sequence.fresh,
             completion_tokens=len(tokens),
             seconds=time.monotonic() - sequence.submitted,
-            flops=sequence.flops(self.arch, len(tokens)),
+            flops=sequence.flops + sequence.decoded(self.arch, len(tokens)),
         )
         return Sample(sequence.id, prompt, tuple(tokens), text, tuple(logprobs), stop, self.weights_version, usage)
 
+    def _rest(self) -> None:
+        """Nothing runs: rows let go of their pages, and a large cache is given back if nothing waits either."""
+        self._compact()
+        if not self._queue and self._memory.nbytes > _IDLE_BYTES:
+            self._memory.clear()
+
     def _abandon(self) -> None:
         """Drop every request, and the cache with what the broken weights left in it."""
-        self._queue.clear()
+        while self._queue:
+            self._leave(self._queue.popitem()[1])
         self._rows.live_R[:] = False
-        self._rows.compact()
-        self._cache.clear()
-        self._prompts.clear()
-        self._params = None
+        self._compact()
+        self._memory.clear()

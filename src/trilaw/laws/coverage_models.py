@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, gammaln, log_expit
+from scipy.special import gammaln, log_expit
 
 from trilaw.laws.fitting import Floats
 
@@ -75,7 +75,9 @@ def likelihood(samples_H: NDArray[np.int64], correct_H: NDArray[np.int64], at: N
     return np.concatenate([(c == 0).astype(float), inner, right], axis=1)
 
 
-LogWeights = Callable[[Floats, Nodes], tuple[Floats, Floats]]  # theta [S, 2] -> log weights [S, G + 2], derivative [2, S, G + 2]
+LogWeights = Callable[
+    [Floats, Nodes], tuple[Floats, Floats]
+]  # theta [S, 2] -> log weights [S, G + 2], derivative [2, S, G + 2]
 
 
 def _beta(theta_SP: Floats, at: Nodes) -> tuple[Floats, Floats]:
@@ -116,7 +118,10 @@ def _logit_normal(theta_SP: Floats, at: Nodes) -> tuple[Floats, Floats]:
     ends = np.full_like(mean, -np.inf)
     none = np.zeros_like(mean)
     log_w = np.concatenate([ends, -0.5 * z * z, ends], axis=1)
-    d_mean, d_deviation = np.concatenate([none, z / deviation, none], axis=1), np.concatenate([none, z * z, none], axis=1)
+    d_mean, d_deviation = (
+        np.concatenate([none, z / deviation, none], axis=1),
+        np.concatenate([none, z * z, none], axis=1),
+    )
     return log_w, np.stack([d_mean, d_deviation])
 
 
@@ -150,7 +155,9 @@ SCALED_BETA = Model("scaled beta", "beta", _beta, False, True, _POWER, *_POWER_B
 KUMARASWAMY = Model("kumaraswamy", "kumaraswamy", _kumaraswamy, False, False, _POWER, *_POWER_BOUNDS)
 ZERO_KUMARASWAMY = Model("zero mass and kumaraswamy", "kumaraswamy", _kumaraswamy, True, False, _POWER, *_POWER_BOUNDS)
 LOGIT_NORMAL = Model("logit-normal", "logit-normal", _logit_normal, False, False, _NORMAL, *_NORMAL_BOUNDS)
-ZERO_LOGIT_NORMAL = Model("zero mass and logit-normal", "logit-normal", _logit_normal, True, False, _NORMAL, *_NORMAL_BOUNDS)
+ZERO_LOGIT_NORMAL = Model(
+    "zero mass and logit-normal", "logit-normal", _logit_normal, True, False, _NORMAL, *_NORMAL_BOUNDS
+)
 MODELS = (BETA, ZERO_BETA, SCALED_BETA, KUMARASWAMY, ZERO_KUMARASWAMY, LOGIT_NORMAL, ZERO_LOGIT_NORMAL)
 
 
