@@ -33,7 +33,7 @@ _GATHER = (
 
 @dataclass(frozen=True)
 class Prefixes:
-    """Groups of rows with shared prefixes of about one length. Unused places of a group repeat row 0 and are never read back."""
+    """Groups of rows with shared prefixes of one class of lengths. Unused places of a group repeat row 0 and are never read back."""
 
     slot_CS: Tensor  # of each group's pages
     bias_CS: Tensor  # 0, or -inf past a group's prefix
@@ -43,14 +43,14 @@ class Prefixes:
 
 
 def plan(chains: Sequence[Sequence[Node]], memory: Memory, device: torch.device, dtype: torch.dtype) -> list[Prefixes]:
-    """Rows by their shared pages (none for an empty chain): classes of lengths within a factor of four, so that little is padded."""
+    """Rows by their shared pages (none for an empty chain): classes of lengths (up to 8 pages, 32, 128, ...), so that little is padded."""
     members: dict[int, list[int]] = {}
     for row, nodes in enumerate(chains):
         if nodes:
             members.setdefault(nodes[-1].page, []).append(row)
     classes: dict[int, list[list[int]]] = {}
     for rows in members.values():
-        classes.setdefault((len(chains[rows[0]]) - 1).bit_length() // 2, []).append(rows)
+        classes.setdefault((((len(chains[rows[0]]) - 1) >> 3).bit_length() + 1) // 2, []).append(rows)
     parts = []
     for groups in classes.values():
         width = _width([len(rows) for rows in groups])
