@@ -30,12 +30,14 @@ def test_two_halves_merge_into_the_whole(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, 3, n, 16, generator=generator).to(dtype) for n in (4, 50, 50))
     bias = torch.zeros(2, 1, 1, 50).to(dtype)
-    whole, lse = attend(q, k, v, bias)
-    left, left_lse = attend(q, k[:, :, :17], v[:, :, :17], bias[..., :17])
-    right, right_lse = attend(q, k[:, :, 17:], v[:, :, 17:], bias[..., 17:])
+    whole, lse = attend(q, k, v, bias, 0.3)
+    left, left_lse = attend(q, k[:, :, :17], v[:, :, :17], bias[..., :17], 0.3)
+    right, right_lse = attend(q, k[:, :, 17:], v[:, :, 17:], bias[..., 17:], 0.3)
     bound = 1e-6 if dtype == torch.float32 else 2e-2
     torch.testing.assert_close(merge(left, left_lse, right, right_lse), whole, atol=bound, rtol=bound)
-    torch.testing.assert_close(lse, torch.logsumexp((q.float() @ k.float().mT), -1, keepdim=True), atol=1e-2, rtol=1e-3)
+    torch.testing.assert_close(
+        lse, torch.logsumexp(0.3 * (q.float() @ k.float().mT), -1, keepdim=True), atol=1e-2, rtol=1e-3
+    )
 
 
 @settings(max_examples=30, deadline=None)

@@ -156,12 +156,12 @@ class Pass:
         tail_k, tail_v = self._memory.tails.keys[layer], self._memory.tails.values[layer]
         tail_k[self._row_B, :, self._place_B] = k_BKE
         tail_v[self._row_B, :, self._place_B] = v_BKE
-        q_BKGE = (q_BHE * self._scale).view(self._B, self._kv_heads, -1, q_BHE.shape[-1])
+        q_BKGE = q_BHE.reshape(self._B, self._kv_heads, -1, q_BHE.shape[-1])
         k_BKSE, v_BKSE = tail_k[: self._B, :, : self._span], tail_v[: self._B, :, : self._span]
         if not self._parts and q_BHE.dtype == torch.float32:  # nothing to merge with
-            score_BKGS = torch.matmul(q_BKGE, k_BKSE.transpose(-1, -2)).add_(self._bias_B11S)
+            score_BKGS = torch.matmul(q_BKGE * self._scale, k_BKSE.transpose(-1, -2)).add_(self._bias_B11S)
             return torch.matmul(torch.softmax(score_BKGS, -1), v_BKSE).view(q_BHE.shape)
-        y_BKGE, lse_BKG1 = attend(q_BKGE, k_BKSE, v_BKSE, self._bias_B11S)
+        y_BKGE, lse_BKG1 = attend(q_BKGE, k_BKSE, v_BKSE, self._bias_B11S, self._scale)
         for part in self._parts:
             keys_KNE, values_KNE = self._memory.pages.keys[layer], self._memory.pages.values[layer]
             C, W = part.row_CW.shape
@@ -169,9 +169,9 @@ class Pass:
             q_KCQE = q_BKGE[part.row_CW].permute(2, 0, 1, 3, 4).reshape(K, C, W * G, E)
             # Gathered anew each time: a few percent of the attention, where a kept copy would store the prefix twice.
             k_KCSE, v_KCSE = keys_KNE[:, part.slot_CS], values_KNE[:, part.slot_CS]
-            y_KCQE, lse_KCQ1 = attend(q_KCQE, k_KCSE, v_KCSE, part.bias_CS[:, None])
-            y_MKGE = y_KCQE.view(K, C * W, G, E)[:, part.place_M].transpose(0, 1)
-            lse_MKG1 = lse_KCQ1.view(K, C * W, G, 1)[:, part.place_M].transpose(0, 1)
+            y_KCQE, lse_KCQ1 = attend(q_KCQE, k_KCSE, v_KCSE, part.bias_CS[:, None], self._scale)
+            y_MKGE = y_KCQE.reshape(K, C * W, G, E)[:, part.place_M].transpose(0, 1)
+            lse_MKG1 = lse_KCQ1.reshape(K, C * W, G, 1)[:, part.place_M].transpose(0, 1)
             if part.row_M is None:
                 y_BKGE = merge(y_BKGE, lse_BKG1, y_MKGE, lse_MKG1)
             else:
@@ -179,17 +179,17 @@ class Pass:
         return y_BKGE.reshape(q_BHE.shape)
 
 
-def attend(q_XQE: Tensor, k_XSE: Tensor, v_XSE: Tensor, bias_X1S: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention of queries that are scaled already, and the log-sum-exp of their scores [X, Q, 1]; X stands for two dimensions."""
+def attend(q_XQE: Tensor, k_XSE: Tensor, v_XSE: Tensor, bias_X1S: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Attention, and the log-sum-exp of the scores (scale q k + bias), float32 [X, Q, 1]; X stands for two dimensions."""
     if q_XQE.dtype != torch.float32:
         if q_XQE.device.type == "cpu":
             y_XQE, lse_XQ = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                q_XQE, k_XSE, v_XSE, attn_mask=bias_X1S.expand(*q_XQE.shape[:-1], k_XSE.shape[-2]), scale=1.0
+                q_XQE, k_XSE, v_XSE, attn_mask=bias_X1S.expand(*q_XQE.shape[:-1], k_XSE.shape[-2]), scale=scale
             )
             return y_XQE, lse_XQ.float()[..., None]
-        y_XQE, lse_XQ1 = attend(q_XQE.float(), k_XSE.float(), v_XSE.float(), bias_X1S.float())
+        y_XQE, lse_XQ1 = attend(q_XQE.float(), k_XSE.float(), v_XSE.float(), bias_X1S.float(), scale)
         return y_XQE.to(q_XQE.dtype), lse_XQ1
-    score_XQS = torch.matmul(q_XQE, k_XSE.transpose(-1, -2)).add_(bias_X1S)
+    score_XQS = torch.matmul(q_XQE * scale, k_XSE.transpose(-1, -2)).add_(bias_X1S)
     weight_XQS = torch.softmax(score_XQS, -1)
     # The likeliest key has weight exp(score - lse), and its weight is no less than 1 / S.
     lse_XQ1 = score_XQS.amax(-1, keepdim=True) - weight_XQS.amax(-1, keepdim=True).log_()
