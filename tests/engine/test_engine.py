@@ -345,8 +345,8 @@ def test_long_prompts_are_read_in_batches_within_a_budget(
     tiny_model: CausalLM, pieces: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = {s.request_id: s.tokens for s in collect(Engine(tiny_model, pieces(), max_batch=1), orders(count=9))}
-    monkeypatch.setattr("trilaw.engine.engine._FIRST", 30)
-    monkeypatch.setattr("trilaw.engine.engine._PIECE", 7)
+    monkeypatch.setattr("trilaw.engine.scheduler._FIRST", 30)
+    monkeypatch.setattr("trilaw.engine.scheduler._PIECE", 7)
     samples = collect(Engine(tiny_model, pieces()), orders(count=9))
     assert {s.request_id: s.tokens for s in samples} == expected
 

@@ -18,6 +18,7 @@ from trilaw.core.seeds import derive, rng
 from trilaw.core.types import Message, Request, Sample, SamplingParams
 from trilaw.engine import Engine
 from trilaw.engine.pages import PAGE
+from trilaw.engine.scheduler import Scheduler
 from trilaw.model.llama import CausalLM
 from trilaw.model.registry import build
 
@@ -77,8 +78,8 @@ def test_prompts_in_pieces_change_no_sample(
     tiny_model: CausalLM, pieces: Any, drain: Drain, monkeypatch: pytest.MonkeyPatch, first: int, piece: int
 ) -> None:
     expected = alone(tiny_model, pieces(), family())
-    monkeypatch.setattr("trilaw.engine.engine._FIRST", first)
-    monkeypatch.setattr("trilaw.engine.engine._PIECE", piece)
+    monkeypatch.setattr("trilaw.engine.scheduler._FIRST", first)
+    monkeypatch.setattr("trilaw.engine.scheduler._PIECE", piece)
     engine = Engine(tiny_model, pieces(), max_batch=5)
     engine.submit(family())
     same(drain(engine), expected)
@@ -87,7 +88,7 @@ def test_prompts_in_pieces_change_no_sample(
 def test_running_rows_go_on_while_a_long_prompt_is_read(
     tiny_model: CausalLM, pieces: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trilaw.engine.engine._PIECE", 10)
+    monkeypatch.setattr("trilaw.engine.scheduler._PIECE", 10)
     engine = Engine(tiny_model, pieces())
     engine.submit([Request("short", (2,), GREEDY)])
     engine.step()
@@ -197,14 +198,14 @@ def test_rows_that_do_not_fit_wait_or_come_back_and_change_nothing(
     requests = [Request(str(i), prompt(20 + i, i % 3), replace(FREE, max_tokens=100), i) for i in range(6)]
     expected = alone(tiny_model, pieces(), requests)
     preempted: list[str] = []
-    preempt = Engine._preempt
+    preempt = Scheduler.preempt
 
-    def spy(self: Engine, row: int) -> None:
-        preempted.append(self._rows.sequences[row].id)
+    def spy(self: Scheduler, row: int) -> None:
+        preempted.append(self.rows.sequences[row].id)
         preempt(self, row)
 
-    monkeypatch.setattr(Engine, "_preempt", spy)
-    monkeypatch.setattr("trilaw.engine.engine._AHEAD", 2)
+    monkeypatch.setattr(Scheduler, "preempt", spy)
+    monkeypatch.setattr("trilaw.engine.scheduler._AHEAD", 2)
     engine = Engine(tiny_model, pieces(), max_kv_bytes=400 * tiny_model.arch.kv_bytes_per_token(4))
     engine.submit(requests)
     done = drain(engine)
@@ -259,7 +260,9 @@ def test_any_order_of_everything(pieces: Any, data: st.DataObject) -> None:
             Request(
                 str(len(made) + i),
                 data.draw(st.sampled_from(starts)),
-                SamplingParams(data.draw(st.sampled_from([0.0, 1.0])), max_tokens=data.draw(st.integers(1, 50))),
+                SamplingParams(
+                    data.draw(st.sampled_from([0.0, 1.0])), max_tokens=data.draw(st.integers(1, 50)), ignore_eos=True
+                ),
                 len(made) + i,
             )
             for i in range(data.draw(st.integers(1, 3)) if action in ("submit", "fork") else 0)

@@ -1,12 +1,10 @@
 """The local sampler: continuous batching, so that requests enter and leave while others run.
 
-    step: make room -> choose what to read -> one forward pass -> sample, finish -> admit
+    step: make room -> choose what to read -> one forward pass -> sample and finish -> admit, sample, finish
 
 After Orca (Yu et al. 2022): the batch is made up anew at every step. Prompts are read in pieces beside the running rows, stored once
 in `pages` and shared by all requests that begin alike; what a row samples lies in `tails`. Rows are a table, so a step costs the same
-Python for one row as for hundreds; rows that end stay until `_DROP` of the batch has ended, then all go at once and waiting requests
-take their places. When memory runs out, pages that nobody needs are given up first, then those of prompts that wait, then the youngest
-rows: these go back to the head of the queue with what they sampled, and are read again later.
+Python for one row as for hundreds. `scheduler` says who runs and who waits.
 
 A sample depends on its prompt, parameters and seed, not on the batch it ran in (up to the rounding of matrix products, whose kernels
 vary with the number of rows).
@@ -17,12 +15,9 @@ Shapes: B rows, V vocabulary.
 from __future__ import annotations
 
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
-from typing import cast
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -33,19 +28,12 @@ from trilaw.core.types import Request, Sample, StopReason, Usage
 from trilaw.engine import requests as door
 from trilaw.engine import sequence as seq
 from trilaw.engine.pages import PAGE
-from trilaw.engine.rows import Rows
 from trilaw.engine.runner import Runner
 from trilaw.engine.sampling import RowParams, draw
+from trilaw.engine.scheduler import Scheduler
 from trilaw.model.llama import CausalLM
 
-_DROP = 0.15  # share of dead rows at which they are dropped
 _IDLE_BYTES = 256 << 20  # a larger cache is given back when nothing runs, so that training has the memory
-_PIECE = 512  # tokens of prompts that a pass reads beside running rows
-_FIRST = 2048  # the same while no row runs
-_ALONE = 512  # a shorter prompt that one request has to itself is copied to its tail: that is read faster than pages
-_AHEAD = (
-    64  # new tokens of every row that must fit before another row is let in: keeps rows from being preempted at once
-)
 
 
 class Engine:
@@ -78,11 +66,11 @@ class Engine:
         self.keep_samples = keep_samples
         self._runner = Runner(model, dtype, max_kv_bytes)
         self._memory = self._runner.memory
-        self._rows = Rows(max_batch, self._runner.device)
-        self._params: RowParams | None = None  # of all rows; None after the rows changed
-        self._queue: OrderedDict[str, seq.Sequence] = OrderedDict()
+        self._scheduler = Scheduler(self._runner, max_batch)
+        self._rows, self._queue = self._scheduler.rows, self._scheduler.queue
+        self._params: RowParams | None = None  # of all rows, as they were after so many changes:
+        self._params_of = -1
         self._ended: list[Sample] = []  # what the next step hands out
-        self._prompts: WeakValueDictionary[tuple[int, ...], seq.Prompt] = WeakValueDictionary()
         self._submitted = 0
 
     @property
@@ -112,7 +100,9 @@ class Engine:
             used.add(request.id)
             try:
                 door.check_params(request.params, self.arch.vocab_size)
-                prompt = prompts.get(id(request.prompt)) or self._prompt(door.tokenize(request, self.tokenizer))
+                prompt = prompts.get(id(request.prompt)) or self._scheduler.prompt(
+                    door.tokenize(request, self.tokenizer)
+                )
                 room = door.room(prompt.tokens, request.params.max_tokens, self.arch, self._memory)
             except RequestError as error:
                 if len(requests) == 1:
@@ -125,8 +115,7 @@ class Engine:
             )
         self._submitted += len(accepted)
         for sequence in accepted:
-            sequence.prompt.waiting += 1
-            self._queue[sequence.id] = sequence
+            self._scheduler.add(sequence)
 
     def fork(self, source: str | Sample, at_token: int, requests: Sequence[Request]) -> None:
         """Go on from the first `at_token` tokens of a sample, once for each request: submits them with the sample's prompt and these
@@ -158,13 +147,13 @@ class Engine:
         Raises ModelError if the logits are not finite; all requests are dropped then.
         """
         with torch.inference_mode():
-            self._make_room()
-            reading = self._choose()
+            self._scheduler.make_room()
+            reading = self._scheduler.choose()
             if self._rows.live or reading:
                 decoded_BV = self._runner.forward(self._rows, reading)
                 if self._rows.live:
                     self._finish(0, self._sample(0, decoded_BV))
-            first, logits_BV = self._admit()
+            first, logits_BV = self._scheduler.admit()
             if logits_BV is not None:
                 self._finish(first, self._sample(first, logits_BV))
             if not self._rows.live:
@@ -178,7 +167,7 @@ class Engine:
         for id in dict.fromkeys(ids):
             if id in self._queue:
                 sequence = self._queue.pop(id)
-                self._leave(sequence)
+                self._scheduler.leave(sequence)
                 text = self.tokenizer.decode(sequence.tokens)
                 self._ended.append(self._make(sequence, sequence.tokens, sequence.logprobs, text, "cancelled"))
             elif id in running:
@@ -202,7 +191,7 @@ class Engine:
             raise RequestError(
                 f"The weights cannot change while {self.pending} requests are pending; finish or cancel them first."
             )
-        self._compact()  # rows that were cancelled let go of their pages
+        self._scheduler.compact()  # rows that were cancelled let go of their pages
         self._runner.load(model)
         self.weights_version = version
 
@@ -210,7 +199,7 @@ class Engine:
         """Raises AssertionError if the books of queue, rows and cache do not agree."""
         rows, queued = self._rows, list(self._queue.values())
         B, running = len(rows), list(self._running().values())
-        waiting = dict.fromkeys(self._prompts.values(), 0)
+        waiting = dict.fromkeys(self._scheduler.prompts.values(), 0)
         for sequence in queued:
             waiting[sequence.source] += 1
         holders = Counter(node for prompt in waiting for node in prompt.nodes)
@@ -239,12 +228,6 @@ class Engine:
             if not holds:
                 raise AssertionError(f"engine integrity: {complaint}")
 
-    def _prompt(self, tokens: tuple[int, ...]) -> seq.Prompt:
-        prompt = self._prompts.get(tokens)
-        if prompt is None:
-            prompt = self._prompts[tokens] = seq.Prompt(tokens)
-        return prompt
-
     def _running(self) -> dict[int, seq.Sequence]:
         return {row: s for row, s in enumerate(self._rows.sequences) if self._rows.live_R[row]}
 
@@ -258,120 +241,12 @@ class Engine:
         known = (*self._queue, *(s.id for s in self._running().values()))
         raise RequestError(f"No request '{request_id}' is queued or running{nearest(request_id, known)}.")
 
-    def _leave(self, sequence: seq.Sequence) -> None:
-        """A request is out of the queue; what its prompt holds goes with the last one."""
-        source = sequence.source
-        source.waiting -= 1
-        if not source.waiting:
-            self._runner.forget(source)
-
-    def _make_room(self) -> None:
-        """Preempt the youngest rows while the newest tokens of all do not fit."""
-        rows = self._rows
-        if not rows.live:
-            self._compact()
-        if self._runner.fits(rows):
-            return
-        self._reclaim()
-        self._compact()
-        while not self._runner.fits(rows):
-            self._preempt(max(range(len(rows)), key=lambda row: rows.sequences[row].order))
-            self._compact()
-
-    def _compact(self) -> None:
-        self._runner.compact(self._rows)
-        self._params = None
-
-    def _reclaim(self, keep: seq.Prompt | None = None) -> None:
-        """Prompts that wait give up their pages, but for one."""
-        for prompt in {sequence.source for sequence in self._queue.values()} - {keep}:
-            self._runner.forget(prompt)
-
-    def _preempt(self, row: int) -> None:
-        """Put a running request back at the head of the queue, with what it has sampled."""
-        rows, sequence = self._rows, self._rows.sequences[row]
-        sequence.flops += sequence.decoded(self.arch, int(rows.made_R[row]))
-        sequence.tokens, sequence.logprobs = rows.tokens(row), rows.logprobs(row)
-        sequence.reading = self._prompt((*sequence.prompt.tokens, *sequence.tokens))
-        sequence.reading.waiting += 1
-        rows.live_R[row] = False
-        self._queue[sequence.id] = sequence
-        self._queue.move_to_end(sequence.id, last=False)
-
-    def _choose(self) -> dict[seq.Prompt, int]:
-        """How many tokens of which prompts the next pass reads, first come first served; their pages are reserved."""
-        rows, reading = self._rows, dict[seq.Prompt, int]()
-        budget = _PIECE if rows.live else _FIRST
-        for sequence in islice(self._queue.values(), self.max_batch - len(rows)):
-            prompt = sequence.source
-            if prompt.logits_V is not None or prompt in reading:
-                continue
-            self._runner.begin(prompt)
-            count = min(len(prompt.tokens) - prompt.done, budget)
-            if not self._runner.reserve(prompt, count, rows):
-                if rows.live or reading:
-                    break
-                self._reclaim(prompt)
-                self._runner.begin(prompt)
-                count = min(len(prompt.tokens) - prompt.done, budget)
-                if not self._runner.reserve(prompt, count, rows):  # `door.room` saw to it that one alone fits
-                    raise AssertionError("engine: a prompt alone does not fit into the cache")
-            reading[prompt] = count
-            budget -= count
-            if not budget:
-                break
-        return reading
-
-    def _admit(self) -> tuple[int, Tensor | None]:
-        """Drop dead rows if they are many, then let in requests whose prompts are read, while rows and memory last.
-
-        Returns the first new row, and the logits [B - first, V] of the new rows' first tokens (None if there are none).
-        """
-        rows = self._rows
-        if len(rows) - rows.live > _DROP * len(rows):
-            self._compact()
-        first = len(rows)
-        ready = [s for s in islice(self._queue.values(), self.max_batch - first) if s.source.logits_V is not None]
-        if not ready:
-            return first, None
-        admitted = self._fitting(ready)
-        if not admitted and not rows.live:
-            self._reclaim(ready[0].source)
-            admitted = [(ready[0], True)]  # `door.room` saw to it that one alone fits
-        self._runner.admit(rows, admitted)
-        self._params = None
-        logits_V = []
-        for sequence, _ in admitted:
-            del self._queue[sequence.id]
-            sequence.admit()
-            logits_V.append(cast(Tensor, sequence.source.logits_V))
-            self._leave(sequence)
-        return first, torch.stack(logits_V) if logits_V else None
-
-    def _fitting(self, ready: Sequence[seq.Sequence]) -> list[tuple[seq.Sequence, bool]]:
-        """The first of these that fit beside the rows, each with whether it shares the pages of its prompt or copies them."""
-        left = self._memory.limit - self._memory.pages.held * PAGE  # for tails
-        B, longest = len(self._rows), self._rows.ahead(_AHEAD)
-        fitting: list[tuple[seq.Sequence, bool]] = []
-        for sequence in ready:
-            source = sequence.source
-            source.grouped |= source.waiting > 1
-            tail = min(len(source.tokens) + _AHEAD, sequence.reserve)
-            alone = not source.grouped and len(source.tokens) <= _ALONE and (B + 1) * max(longest, tail) <= left
-            if not alone:
-                tail -= len(source.tokens) // PAGE * PAGE
-            if (B + 1) * max(longest, tail) > left:
-                break
-            B, longest = B + 1, max(longest, tail)
-            fitting.append((sequence, not alone))
-        return fitting
-
     def _sample(self, first: int, logits_BV: Tensor) -> Tensor:
         """Draw and record the next token of rows `first` and up. Returns bool [B - first]: was it one that ends its row?"""
-        if self._params is None or first:
-            self._params = RowParams.of(
-                [s.params for s in self._rows.sequences[first:]], self.tokenizer.eos_ids, self._runner.device
-            )
+        if first or self._params is None or self._params_of != self._rows.changes:
+            params = [sequence.params for sequence in self._rows.sequences[first:]]
+            self._params = RowParams.of(params, self.tokenizer.eos_ids, self._runner.device)
+            self._params_of = self._rows.changes
         token_B, logprob_B = draw(logits_BV, self._params, self._rows.uniforms(first))
         if not bool(torch.isfinite(logprob_B).all()):
             self._abandon()
@@ -380,7 +255,7 @@ class Engine:
             )
         self._rows.record(first, token_B, logprob_B)
         stops_B = self._params.stops(token_B)
-        if first:
+        if first:  # these are not the parameters of all rows
             self._params = None
         return stops_B
 
@@ -422,14 +297,14 @@ class Engine:
 
     def _rest(self) -> None:
         """Nothing runs: rows let go of their pages, and a large cache is given back if nothing waits either."""
-        self._compact()
+        self._scheduler.compact()
         if not self._queue and self._memory.nbytes > _IDLE_BYTES:
             self._memory.clear()
 
     def _abandon(self) -> None:
         """Drop every request, and the cache with what the broken weights left in it."""
         while self._queue:
-            self._leave(self._queue.popitem()[1])
+            self._scheduler.leave(self._queue.popitem()[1])
         self._rows.live_R[:] = False
-        self._compact()
+        self._scheduler.compact()
         self._memory.clear()
