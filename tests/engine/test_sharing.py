@@ -239,6 +239,21 @@ def test_cancelled_requests_give_their_pages_back(tiny_model: CausalLM, pieces: 
     assert (pool.used, pool.capacity) == (0, 0)
 
 
+def test_weights_change_after_long_rows_were_cancelled_and_kept(tiny_model: CausalLM, pieces: Any) -> None:
+    """Both touch the cache outside of a step."""
+    engine = Engine(tiny_model, pieces(), keep_samples=True)
+    engine.submit([Request(str(i), prompt(9), replace(FREE, max_tokens=100), i) for i in range(3)])
+    for _ in range(80):
+        engine.step()
+    engine.cancel(["0", "1", "2"])
+    engine.check_integrity()
+    assert engine._memory.pages.used > 0
+    engine._ended.clear()
+    engine.load_weights(tiny_model, 1)
+    engine.check_integrity()
+    assert engine._memory.pages.used == 0
+
+
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_any_order_of_everything(pieces: Any, data: st.DataObject) -> None:

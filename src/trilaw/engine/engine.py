@@ -137,8 +137,7 @@ class Engine:
         start = (*prompt, *tokens[:at_token])
         forks = [replace(r, prompt=(*start, *door.continuation(r, self.tokenizer))) for r in requests]
         if row is not None:
-            with torch.inference_mode():
-                self._runner.freeze(self._rows, row, len(start))
+            self._runner.freeze(self._rows, row, len(start))
         self.submit(forks)
 
     def step(self) -> list[Sample]:

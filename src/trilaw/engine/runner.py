@@ -113,6 +113,7 @@ class Runner:
             raise AssertionError("engine: rows were let in that do not fit into the cache")
         self.memory.fill(range(first, len(rows)), copied)
 
+    @torch.inference_mode()  # called outside of steps too, by `load_weights`
     def compact(self, rows: Rows) -> None:
         """Drop the dead rows, here and in the cache."""
         dropped, source, target = rows.compact()
@@ -126,6 +127,7 @@ class Runner:
                 int(rows.places().max()),
             )
 
+    @torch.inference_mode()  # called outside of steps too, by `cancel` and `fork`
     def freeze(self, rows: Rows, row: int, count: int) -> None:
         """Store the full pages among the first `count` tokens of a row (prompt included) in the tree, if there is memory for it."""
         order = rows.sequences[row]
