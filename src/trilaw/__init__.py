@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trilaw.api.evaluate import compare, evaluate
+    from trilaw.api.laws import allocate, fit
     from trilaw.api.load import Model, load, pull, resolve, sample
     from trilaw.api.run import grpo, pretrain, report, run, sft, task
     from trilaw.api.solve import solve
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "allocate": "trilaw.api.laws",
+    "fit": "trilaw.api.laws",
     "compare": "trilaw.api.evaluate",
     "evaluate": "trilaw.api.evaluate",
     "Model": "trilaw.api.load",
@@ -67,9 +70,11 @@ __all__ = [
     "Stopped",
     "Task",
     "TrilawError",
+    "allocate",
     "compare",
     "evaluate",
     "final_number",
+    "fit",
     "grpo",
     "load",
     "marked",

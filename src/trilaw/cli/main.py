@@ -46,9 +46,10 @@ def _root(
 
 
 def build() -> typer.Typer:
-    """The application. The modules of the commands are light: each imports torch inside its function, if at all."""
-    from trilaw.cli import models, tasks
+    """The application. The modules of the commands are light: what takes long to load (torch, pydantic, numpy) they import in their functions."""
+    from trilaw.cli import models, plan, tasks
     from trilaw.cli.eval import eval_command
+    from trilaw.cli.fit import allocate_command, fit_command
     from trilaw.cli.report import report_command
     from trilaw.cli.run import run_command
     from trilaw.cli.solve import solve_command
@@ -65,6 +66,9 @@ def build() -> typer.Typer:
     app.command("run")(run_command)
     app.command("eval")(eval_command)
     app.command("solve")(solve_command)
+    app.command("fit")(fit_command)
+    app.command("allocate")(allocate_command)
+    app.add_typer(plan.app, name="plan")
     app.add_typer(models.app, name="models")
     app.add_typer(tasks.app, name="tasks")
     app.command("report")(report_command)

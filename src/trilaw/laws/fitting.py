@@ -11,7 +11,9 @@ from trilaw.core.seeds import derive
 from trilaw.core.types import Estimate
 
 Floats = NDArray[np.float64]
-CONFIDENCE = 0.90  # the level at which laws are reported: published fits are, and tails of few points are not to be trusted
+CONFIDENCE = (
+    0.90  # the level at which laws are reported: published fits are, and tails of few points are not to be trusted
+)
 BOOTSTRAPS = 1000
 NO_BOOTSTRAP = "no bootstrap"
 FAR = 10.0  # times beyond the largest point from which a prediction carries a caution

@@ -15,7 +15,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from trilaw.core.errors import LawError, RequestError, nearest
@@ -80,6 +80,18 @@ class Measurement:
     prompt_tokens: float
     completion_tokens: float
     counts: tuple[ProblemCounts, ...]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What was measured. Keys of `curves` and `counts` name stages or models; `entropy` is the known irreducible loss, if any."""
+
+    losses: Sequence[LossPoint] = ()
+    entropy: float | None = None
+    curves: Mapping[str, Sequence[CurvePoint]] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)  # of each curve: what was measured
+    counts: Mapping[str, Sequence[ProblemCounts]] = field(default_factory=dict)
+    measurements: Sequence[Measurement] = ()
 
 
 _LOSSES = ("parameters", "tokens", "loss"), ("flops", "accuracy", "group")
