@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,15 +48,15 @@ def fit(
         drawn_data = _data(p, losses_SM, np.zeros((1, len(p.used))))
         draws, _ = maximise(drawn_data, start, weights_SC, tolerance=1e-3)
         effects_MG = _effects(p, main)
-        between, freedom = _between(p, data, drawn_data, main, draws, whole, weights_SC, effects_MG)
-        if between is None:
+        scatter = _between(p, data, drawn_data, main, draws, whole, weights_SC, effects_MG)
+        if scatter is None:
             notes.append(
                 f"These runs hold {effects_MG.shape[1]} trainings, and the law needs as many numbers to describe them, so they cannot tell how much two "
                 "trainings of one recipe differ: the intervals hold the choice of questions only. A second run with another seed would tell."
             )
-        elif between > 0:
-            scale = np.sqrt(freedom / rng.chisquare(freedom, size=(bootstraps, 1)))
-            shifts_SG = between * scale * rng.standard_normal((bootstraps, effects_MG.shape[1]))
+        else:
+            between = scatter.between
+            shifts_SG = scatter.draw(rng, bootstraps)[:, None] * rng.standard_normal((bootstraps, effects_MG.shape[1]))
             moved = _data(p, losses_SM, shifts_SG @ effects_MG.T)
             draws, _ = maximise(moved, draws, weights_SC, tolerance=1e-3)
         theta = np.concatenate([main, draws])
@@ -217,6 +217,27 @@ def _effects(p: Prepared, main: Floats) -> Floats:
     return effects
 
 
+@dataclass(frozen=True, slots=True)
+class _Scatter:
+    """The residuals' sum of squares as seen, the part that resampled questions explain, what a unit variance of models would add, and the
+    degrees of freedom behind what was seen."""
+
+    seen: float
+    by_questions: float
+    share: float
+    freedom: float
+
+    @property
+    def between(self) -> float:
+        return math.sqrt(max(0.0, self.seen - self.by_questions) / self.share)
+
+    def draw(self, rng: np.random.Generator, count: int) -> Floats:
+        """Standard deviations of models that could have left what was seen: few models can agree by chance, so none is no proof of none."""
+        could = self.seen * self.freedom / rng.chisquare(self.freedom, size=count)
+        result: Floats = np.sqrt(np.maximum(0.0, could - self.by_questions) / self.share)
+        return result
+
+
 def _between(
     p: Prepared,
     data: Data,
@@ -226,8 +247,8 @@ def _between(
     whole: Floats,
     weights_SC: Floats,
     effects_MG: Floats,
-) -> tuple[float | None, float]:
-    """Standard deviation of trained models around the law in logits, and its degrees of freedom; None where the fit has absorbed them all.
+) -> _Scatter | None:
+    """How trained models scatter around the law, in logits; None where the fit has absorbed them all.
 
     With scores s (derivatives of the likelihood by each model's shift) and informations D, s' D^-1 s is what it is by resampled questions,
     plus the variance of the shifts times tr(R' D^-1 R), where R takes a shift to the score that is left after the refit. This solves for
@@ -248,7 +269,7 @@ def _between(
     moments = left_GG.T @ (left_GG / scale_G[:, None])
     share = float(np.trace(moments))
     if share < ABSORBED * float(scale_G.sum()):
-        return None, 0.0
+        return None
     freedom = share**2 / float(np.trace(moments @ moments))
     score_G = found.eta_SM[0] @ effects_MG
     drawn_score, _ = drawn.evaluate(draws, weights_SC, np.ones(len(draws), dtype=bool))
@@ -256,7 +277,7 @@ def _between(
     shifts = shifts[np.isfinite(shifts).all(axis=1)]
     by_questions = float((shifts * shifts / scale_G).sum(axis=1).mean()) if len(shifts) else 0.0
     seen = float((score_G * score_G / scale_G).sum())
-    return math.sqrt(max(0.0, (seen - by_questions) / share)), max(1.0, freedom)
+    return _Scatter(seen, by_questions, share, max(1.0, freedom))
 
 
 def _vote_numbers(p: Prepared, weights_SQ: Floats) -> tuple[Floats, Floats]:
