@@ -34,9 +34,11 @@ format: $(VENV)/.check
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(VENV)/.run         ## the generated parts of docs/: commands, and the columns of field tables that the code decides
+docs: $(VENV)/.run         ## the generated parts of docs/: commands, field tables, the planner's tables, the question
 	$(BIN)/python scripts/docs_cli.py
 	$(BIN)/python scripts/docs_fields.py
+	$(BIN)/python scripts/docs_planner.py
+	$(BIN)/python scripts/docs_question.py
 
 bench: $(VENV)/.test       ## benchmarks of this machine
 	$(BIN)/python benchmarks/engine_tiny.py

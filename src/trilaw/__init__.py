@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from trilaw.api.evaluate import compare, evaluate
     from trilaw.api.laws import allocate, fit
     from trilaw.api.load import Model, load, pull, resolve, sample
+    from trilaw.api.plan import plan_rl, plan_serve, plan_train
     from trilaw.api.run import grpo, pretrain, report, run, sft, task
     from trilaw.api.solve import solve
     from trilaw.core.errors import Stopped, TrilawError
@@ -33,6 +34,9 @@ _HOMES = {
     "pull": "trilaw.api.load",
     "resolve": "trilaw.api.load",
     "sample": "trilaw.api.load",
+    "plan_rl": "trilaw.api.plan",
+    "plan_serve": "trilaw.api.plan",
+    "plan_train": "trilaw.api.plan",
     "grpo": "trilaw.api.run",
     "pretrain": "trilaw.api.run",
     "report": "trilaw.api.run",
@@ -78,6 +82,9 @@ __all__ = [
     "grpo",
     "load",
     "marked",
+    "plan_rl",
+    "plan_serve",
+    "plan_train",
     "pretrain",
     "pull",
     "report",

@@ -125,7 +125,7 @@ def test_kept_models_are_points_and_no_results(run: Path) -> None:
     read = read_run(run)
     assert [row.stage for row in read.shown] == ["big", "zero"]
     assert len(read.evaluations) == 7
-    assert set(material(read).counts) == {"big", "zero", "small"}
+    assert set(material(read).counts) == {"big", "zero"}
 
 
 def test_a_killed_run_has_fewer_points(run: Path) -> None:

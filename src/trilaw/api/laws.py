@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from trilaw.laws.costs import StagePrice
     from trilaw.laws.findings import Findings
     from trilaw.laws.points import Material
+    from trilaw.laws.tables import Reading
 
 Source = str | Path
 T = TypeVar("T")
@@ -24,7 +25,7 @@ def fit(
     laws: Sequence[str] | None = None,
     split: str | None = None,
     entropy: float | None = None,
-    ignore: Sequence[str] = (),
+    reading: Reading | None = None,
     bootstraps: int = 1000,
     seed: int = 0,
 ) -> Findings:
@@ -32,7 +33,7 @@ def fit(
 
     sources: run folders, or tables whose columns docs/laws.md lists. laws: any of "pretrain", "posttrain", "testtime", "joint" (all by
     default). split: of the evaluations (by default the first one of each run). entropy: the known irreducible loss in nats a token; a
-    run knows its own where the task's author is a program. ignore: columns of a CSV that are not meant for a law.
+    run knows its own where the task's author is a program. reading: which columns of a CSV are meant, and which lines.
     Raises RequestError for a source that cannot be read, LawError if no law at all can be fitted.
 
         found = trilaw.fit("runs/tiny")
@@ -44,7 +45,7 @@ def fit(
     for law in wanted:
         if law not in LAWS:
             raise RequestError(f"There is no law '{law}': it is one of {', '.join(LAWS)}.")
-    material = gather(sources, split=split, ignore=ignore)
+    material = gather(sources, split=split, reading=reading)
     if entropy is not None:
         material = replace(material, entropy=entropy)
     found = find(material, laws=wanted, bootstraps=bootstraps, seed=seed)
@@ -103,13 +104,13 @@ def allocate(
     )
 
 
-def gather(sources: Sequence[Source], *, split: str | None = None, ignore: Sequence[str] = ()) -> Material:
+def gather(sources: Sequence[Source], *, split: str | None = None, reading: Reading | None = None) -> Material:
     """What run folders and CSV files measured, put together. Raises RequestError for a source that is neither or cannot be read."""
     from trilaw.laws.points import Material
 
     if not sources:
         raise RequestError("Name at least one run folder or CSV file.")
-    parts = [_material(Path(source), split, ignore) for source in sources]
+    parts = [_material(Path(source), split, reading) for source in sources]
     if len(parts) == 1:
         return parts[0]
     entropies = {part.entropy for part in parts}
@@ -134,9 +135,9 @@ def _joined(names: Sequence[str], parts: Sequence[Mapping[str, T]]) -> dict[str,
     return joined
 
 
-def _material(path: Path, split: str | None, ignore: Sequence[str]) -> Material:
+def _material(path: Path, split: str | None, reading: Reading | None) -> Material:
     from trilaw.core.rundir import is_run
-    from trilaw.laws import points
+    from trilaw.laws import tables
     from trilaw.laws.points import Material
     from trilaw.reports.measurements import material
     from trilaw.reports.read import read_run
@@ -145,10 +146,11 @@ def _material(path: Path, split: str | None, ignore: Sequence[str]) -> Material:
         return material(read_run(path), split)
     if not path.is_file():
         raise RequestError(f"{path} is neither a run folder nor a CSV file.")
-    match points.kind_of(path):
+    table = tables.read(path, reading or tables.PLAIN)
+    match table.kind:
         case "losses":
-            return Material(losses=points.read_losses(path, ignore=ignore))
+            return Material(losses=tables.losses(table))
         case "curve":
-            return Material(curves=points.read_curves(path, ignore=ignore))
+            return Material(curves=tables.curves(table))
         case _:
-            return Material(counts=points.read_counts(path, ignore=ignore))
+            return Material(counts=tables.counts(table))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from trilaw.core.types import Estimate
     from trilaw.laws.allocate import Allocation
     from trilaw.laws.findings import Findings
+    from trilaw.laws.tables import Reading
 
 _Json = Annotated[bool, typer.Option("--json", help="Print plain data instead of text.")]
 _Seed = Annotated[int, typer.Option("--seed", help="Decides the bootstrap draws.")]
@@ -43,6 +44,18 @@ def fit_command(
             "--entropy", metavar="NATS", help="The known irreducible loss, in nats a token.", show_default=False
         ),
     ] = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="OURS=THEIRS",
+            help="A CSV column by our name, such as value=eval_acc/100; may be repeated.",
+        ),
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="COLUMN=VALUE", help="Only CSV lines with this cell; may be repeated."),
+    ] = None,
     ignore: Annotated[
         list[str] | None, typer.Option("--ignore", metavar="COLUMN", help="A CSV column to pass over; may be repeated.")
     ] = None,
@@ -60,7 +73,13 @@ def fit_command(
     from trilaw.api.laws import fit
 
     found = fit(
-        *sources, laws=law or None, split=split, entropy=entropy, ignore=ignore or (), bootstraps=bootstraps, seed=seed
+        *sources,
+        laws=law or None,
+        split=split,
+        entropy=entropy,
+        reading=reading(map_ or [], where or [], ignore or []),
+        bootstraps=bootstraps,
+        seed=seed,
     )
     data = found.to_json()
     if picture is not None:
@@ -130,6 +149,22 @@ def allocate_command(
         seed=seed,
     )
     say(json.dumps(plan.to_json(), indent=2, default=float) if json_ else "\n".join(advice(plan)))
+
+
+def reading(columns: list[str], where: list[str], ignore: list[str]) -> Reading:
+    """How to read a CSV file, from the options. Raises RequestError for one that is not NAME=VALUE."""
+    from trilaw.core.errors import RequestError
+    from trilaw.laws.tables import Reading
+
+    pairs: list[dict[str, str]] = []
+    for option, given in (("--map", columns), ("--where", where)):
+        pairs.append({})
+        for text in given:
+            name, mark, value = text.partition("=")
+            if not mark or not name.strip():
+                raise RequestError(f"{option} is '{text}': write it as NAME=VALUE.")
+            pairs[-1][name.strip()] = value.strip()
+    return Reading(tuple(ignore), pairs[0], pairs[1])
 
 
 def parse_budget(text: str) -> tuple[float, str]:

@@ -250,7 +250,12 @@ def validate_command(
     from trilaw.cli.plan_lists import validation_text
     from trilaw.planner import validation, validation_serve
 
-    tests = {"training": validation.rows(), "serving": validation_serve.rows()}
+    training = validation.rows()
+    tests = {
+        "training": [row for row in training if not row.arithmetic],
+        "serving": validation_serve.rows(),
+        "sums and formulas of training": [row for row in training if row.arithmetic],
+    }
     chosen = {"training": validation.calibration(), "serving": validation_serve.calibration()} if calibration else {}
     if json_:
         data = {

@@ -1,11 +1,11 @@
 """One prediction of pass@k from many families of distributions: fitted side by side, weighed by likelihood, drawn from together.
 
-- Within a family the third parameter is integrated over on a grid: a zero mass, all values from none to the share of problems that
-  were never solved alike; or a ceiling, all values up to 1 alike. Where a few samples cannot tell a zero mass from a heavy tail,
-  its likelihood is flat, and neither its maximum (often 0) nor a bootstrap of the maximum says how large it can be.
+- Within a family the third parameter is integrated over, on a grid. A zero mass: half the weight beforehand on none, half spread
+  evenly up to the share of problems that were never solved. A ceiling: evenly up to 1. Where few samples cannot tell a zero mass
+  from a heavy tail its likelihood is flat, and neither its maximum nor a bootstrap of the maximum says how large it can be.
 - The other parameters are those of greatest likelihood, with a bootstrap over problems.
 - Families weigh as exp(log likelihood - number of parameters that were maximised) (Akaike weights: Buckland, Burnham and Augustin
-  1997), the likelihood taken as its mean over the third parameter.
+  1997), the likelihood taken as its mean over the third parameter. Beforehand they are alike.
 
 A draw is then a family, a third parameter, and the other parameters fitted anew to problems drawn with replacement. "These" problems
 are predicted by the posterior of each one's p given its counts: empirical Bayes with resampled parameters (Laird and Louis 1987).
@@ -23,7 +23,7 @@ from trilaw.laws.coverage_models import FAMILIES, Ascent, Family, Ints, Nodes, c
 from trilaw.laws.fitting import Floats
 
 COLUMNS = 5  # of a padded theta
-_ZEROS = 41  # values of the zero mass
+_ZEROS = 40  # values of the zero mass above none
 _CEILINGS = np.arange(1, 21) / 20.0
 _LEAST = 1e-4  # weight below which a row is left out
 
@@ -82,11 +82,13 @@ def fit_family(pairs: Pairs, family: Family, tails_2P: Floats | None = None) -> 
     """
     if family.ceiling:
         ceiling_J, zero_J = _CEILINGS, np.zeros(len(_CEILINGS))
+        before_J = np.full(len(ceiling_J), 1.0 / len(ceiling_J))
         found = [_best(pairs, family, family.starts(), 0.0, s) for s in ceiling_J]
         theta_JP, value_J = np.array([theta for theta, _ in found]), np.array([value for _, value in found])
     else:
         most = float(pairs.problems_H[pairs.correct_H == 0].sum()) / pairs.problems
-        zero_J = np.linspace(0.0, most, _ZEROS) if most else np.zeros(1)
+        zero_J = np.linspace(0.0, most, _ZEROS + 1) if most else np.zeros(1)
+        before_J = np.array([0.5, *[0.5 / _ZEROS] * _ZEROS]) if most else np.ones(1)
         ceiling_J = np.ones(len(zero_J))
         starts_SP = family.starts(tails_2P)
         climbs = [
@@ -96,13 +98,13 @@ def fit_family(pairs: Pairs, family: Family, tails_2P: Floats | None = None) -> 
         pick_J = (climbs[1][1] > climbs[0][1]).astype(np.int64)
         theta_JP = np.stack([theta for theta, _ in climbs])[pick_J, np.arange(len(zero_J))]
         value_J = np.stack([value for _, value in climbs])[pick_J, np.arange(len(zero_J))]
-    relative_J = np.exp(value_J - value_J.max())
+    relative_J = before_J * np.exp(value_J - value_J.max())
     padded_JP = np.full((len(theta_JP), COLUMNS), np.nan)
     padded_JP[:, : family.parameters] = theta_JP
     place_J = np.full(len(theta_JP), FAMILIES.index(family))
     rows = Rows(place_J, padded_JP, zero_J, ceiling_J, relative_J)
     kept = np.flatnonzero(relative_J > _LEAST * relative_J.sum())
-    return rows.take(kept), float(value_J.max() + np.log(relative_J.mean()) - family.parameters)
+    return rows.take(kept), float(value_J.max() + np.log(relative_J.sum()) - family.parameters)
 
 
 def _best(pairs: Pairs, family: Family, starts_SP: Floats, zero: float, ceiling: float) -> tuple[Floats, float]:

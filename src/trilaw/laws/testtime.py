@@ -4,19 +4,9 @@
 ~ p^(a-1) near zero (arXiv 2502.17578). So the spread is fitted and not the curve; the power law is fitted beside it, to compare.
 
 The n samples of a problem do not show what p is like far below 1/n, and it is there that pass@k for k >> n is decided. One family of
-distributions would hide that: its interval would hold only if the family did. Here the prediction is averaged over families
-(`coverage_models`: three tails, with and without a second component for the body, and a Beta with a ceiling), so that the
-interval spans what the data cannot tell apart:
-
-- Within a family the third parameter is integrated over: a mass of unsolvable problems, all values from none to the share of problems that
-  were never solved alike; or a ceiling on p, all values up to 1 alike. Such a mass has its maximum at zero for many samples in which
-  it is not zero, so neither its maximum nor a bootstrap of the maximum says how large it can be.
-- The other parameters are those of greatest likelihood, with a bootstrap over problems.
-- Families weigh as exp(log likelihood - number of parameters that were maximised) (Akaike weights; Buckland, Burnham and
-  Augustin 1997), the log likelihood taken as its mean, as a likelihood, over the third parameter.
-
-The interval is that of the mixture of all draws. Predictions are either for THESE problems, which uses the posterior of each problem's p
-given its counts (empirical Bayes with resampled parameters, Laird and Louis 1987), or for NEW problems of the same kind.
+distributions would hide that: its interval would hold only if the family did. So the prediction is averaged over families that differ
+below 1/n (`coverage_models`), in the way that `coverage_mixture` tells. Among them are the beta-binomial (arXiv 2510.05197), the
+same with a mass of problems that cannot be solved, and the scaled Beta.
 """
 
 from __future__ import annotations
@@ -25,7 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
@@ -33,66 +23,41 @@ from trilaw.core.errors import LawError, RequestError
 from trilaw.core.estimators import pass_at_k, powers
 from trilaw.core.types import Estimate
 from trilaw.laws import fitting
-from trilaw.laws.coverage_models import FAMILIES, FARTHEST, Ascent, Family, Ints, Nodes, climb, likelihood, nodes
+from trilaw.laws.coverage_mixture import Mixture, Pairs, Rows, draw, fit_rows
+from trilaw.laws.coverage_models import FAMILIES, FARTHEST, Family, Ints, nodes
 from trilaw.laws.fitting import BOOTSTRAPS, Floats, generator, interval
 from trilaw.laws.points import ProblemCounts
 
 Population = Literal["these", "new"]
 METHOD = "families averaged, bootstrap over problems"
 METHOD_CURVE = "bootstrap over problems"
-PARAMETERS = (
-    "family",
-    "first",
-    "second",
-    "body a",
-    "body b",
-    "body share",
-    "zero mass",
-    "ceiling",
-)  # columns of draws_SP
+COLUMNS = ("family", "first", "second", "body a", "body b", "body share", "zero mass", "ceiling")  # of draws_SP
 LEAST_PROBLEMS = 10
 LEAST_SAMPLES = 4
-ZERO_MASS_FROM = (
-    100  # samples a problem below which a zero mass and a heavy tail look alike: only its interval is reported
-)
-_ZEROS = 41  # values of the zero mass that are averaged over
-_CEILINGS = np.arange(1, 21) / 20.0
-_LEAST_WEIGHT = 1e-4  # of a family at one third parameter: below it, it is left out
+ZERO_MASS_FROM = 100  # samples a problem below which a zero mass and a heavy tail look alike: only its interval is reported
+_BETA = Family("beta")
 _BETA_DRAWS = 200  # the least that the intervals of alpha and beta rest on
 
 
 @dataclass(frozen=True, slots=True)
 class PowerLaw:
-    """-log pass@k = A k^-B, least squares on both logarithms at the powers of two up to the samples drawn."""
+    """-log pass@k = A k^-B: least squares on both logarithms, at the powers of two up to the samples drawn. For new problems."""
 
     A: Estimate
     B: Estimate
     draws_SP: Floats = field(repr=False, compare=False)
 
     def predict(self, k: float) -> Estimate:
-        """pass@k by the power law."""
         value = math.exp(-self.A.value * k**-self.B.value)
-        return interval(value, np.exp(-self.draws_SP[:, 0] * k ** -self.draws_SP[:, 1]), self.A.n, METHOD_CURVE)
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """Distributions of one family at one ceiling: as they are, and as the mean posterior of these problems."""
-
-    weight_S: Floats
-    prior_SG: Floats
-    posterior_SG: Floats
-    ceiling: float
-    pairs_HG: Floats | None = None  # likelihood of the pairs, kept where the spread of single problems is wanted
-    deviation_S: Ints | None = None  # for draws: the row of the main fit that tells the spread
+        draws_S = np.exp(-self.draws_SP[:, 0] * k ** -self.draws_SP[:, 1])
+        return interval(value, draws_S, self.A.n, METHOD_CURVE)
 
 
 @dataclass(frozen=True)
 class TesttimeFit:
-    """What was fitted. `alpha` and `beta` are those of the Beta with a zero mass, whatever its weight; `families` holds the weights.
-
-    `zero_mass` is averaged over all families; where `zero_mass_known` is false (fewer than 100 samples a problem) only its ends mean anything.
-    `draws_SP` has the columns `PARAMETERS`: the family's place in `FAMILIES`, its theta (NaN where it has fewer), zero mass, ceiling.
+    """What was fitted. `families` holds the weight of each. `alpha` and `beta` are those of the Beta with or without a zero mass,
+    whatever its weight. `zero_mass` is averaged over all families; where `zero_mass_known` is false only its ends mean anything.
+    `draws_SP` has the columns `COLUMNS`: the family's place in `FAMILIES`, its theta (NaN where it has fewer), zero mass, ceiling.
     """
 
     alpha: Estimate
@@ -104,50 +69,38 @@ class TesttimeFit:
     points: tuple[ProblemCounts, ...]
     notes: tuple[str, ...]
     draws_SP: Floats = field(repr=False, compare=False)
-    _main: tuple[_Rows, ...] = field(repr=False, compare=False)
-    _draws: tuple[_Rows, ...] = field(repr=False, compare=False)
+    _fitted: Mixture = field(repr=False, compare=False)
+    _drawn: Mixture | None = field(repr=False, compare=False)
+    _source_S: Ints = field(repr=False, compare=False)  # the fitted row that each draw started from
     _noise_S: Floats = field(repr=False, compare=False)
-    _pairs_H: Floats = field(repr=False, compare=False)  # problems of each distinct (n, c)
 
     def predict(self, k: float, *, population: Population = "these") -> Estimate:
-        """pass@k with its 90% interval.
+        """pass@k with its 90% interval, from a mixture of families.
 
-        "these": the mean over these problems of 1 - (1 - p)^k, which is what the unbiased pass@k comes to when one goes on sampling
-        them. "new": the same for a large set of new problems of the same kind. `k` may be infinite: the share that can be solved at all.
-        Raises RequestError for k below 1 or above 1e9, and for another population.
+        "these": the mean over these problems of 1 - (1 - p)^k, which the unbiased pass@k comes to as one goes on sampling them (a
+        measurement with k samples a problem scatters about it). "new": the same for a large set of new problems of this kind.
+        `k` may be infinite: the share that can be solved at all. Raises RequestError for k below 1 or above 1e9, and for another
+        population.
         """
         if not (1 <= k <= FARTHEST or k == math.inf):
-            raise RequestError(f"k is {k}, it must lie between 1 and {FARTHEST:.0e} samples, or be infinite.")
+            raise RequestError(f"k is {k}, it must be a number of samples from 1 to {FARTHEST:.0e}, or infinite.")
         if population not in ("these", "new"):
             raise RequestError(f"population is '{population}', it must be 'these' or 'new'.")
-        these, problems = population == "these", len(self.points)
-        values = [(rows, _solved(rows, k, these)) for rows in self._main]
-        value = float(sum(rows.weight_S @ v for rows, v in values))
-        if not self._draws:
-            return interval(value, np.empty(0), problems, METHOD)
-        draws_S = np.concatenate([_solved(rows, k, these) for rows in self._draws])
+        these = population == "these"
+        value = float(self._fitted.rows.weight_R @ self._fitted.pass_at_k(k, these=these))
+        if self._drawn is None:
+            return interval(value, np.empty(0), len(self.points), METHOD)
+        draws_S = self._drawn.pass_at_k(k, these=these)
         if these:
-            # Given the parameters, each problem's p is still uncertain: their mean scatters almost normally.
-            spread = np.concatenate([self._spread(rows, k) for rows in self._main])
-            which = np.concatenate([rows.deviation_S for rows in self._draws if rows.deviation_S is not None])
-            draws_S = np.clip(draws_S + spread[which] * self._noise_S, 0.0, 1.0)
-        return interval(value, draws_S, problems, METHOD)
-
-    def _spread(self, rows: _Rows, k: float) -> Floats:
-        """Standard deviation of the mean of 1 - (1 - p)^k over these problems, each p by its posterior."""
-        assert rows.pairs_HG is not None
-        solved_G = _solved_at(rows, k)
-        m_SH = np.maximum(rows.prior_SG @ rows.pairs_HG.T, 1e-300)
-        mean_SH = (rows.prior_SG * solved_G) @ rows.pairs_HG.T / m_SH
-        total = float(self._pairs_H.sum())
-        variance_S = rows.posterior_SG @ solved_G**2 - mean_SH**2 @ self._pairs_H / total
-        result: Floats = np.sqrt(np.maximum(variance_S, 0.0) / total)
-        return result
+            # Given the distribution, each problem's p is still uncertain; the mean over problems then scatters almost normally.
+            noise_S = self._fitted.deviation(k)[self._source_S] * self._noise_S
+            draws_S = np.clip(draws_S + noise_S, 0.0, 1.0)
+        return interval(value, draws_S, len(self.points), METHOD)
 
     def measured(self, k: int) -> Estimate:
-        """The unbiased pass@k of the samples themselves (Chen et al. 2021), k up to the fewest samples of a problem; its interval is for new problems.
+        """The unbiased pass@k of the samples themselves (Chen et al. 2021); its interval is for new problems.
 
-        Raises RequestError beyond.
+        Raises RequestError unless k lies between 1 and the fewest samples of a problem.
         """
         fewest = min(p.samples for p in self.points)
         if not 1 <= k <= fewest:
@@ -165,14 +118,15 @@ class TesttimeFit:
         return fitting.caution(self.reach(k), "samples a problem")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers under the names of the fields; `points` and `samples` count. A zero mass that is not known has no value."""
+        """Plain numbers under the names of the fields; `points` is their count, `samples` the fewest and the most of a problem. A zero
+        mass that is not known has a null for its value."""
         zero = asdict(self.zero_mass)
         if not self.zero_mass_known:
             zero["value"] = None
         samples = [p.samples for p in self.points]
         law = self.power_law
         return {
-            "law": "pass@k = 1 - integral (1 - p)^k dG(p), families of G averaged",
+            "law": "pass@k = 1 - integral (1 - p)^k dG(p), averaged over families of G",
             "alpha": asdict(self.alpha),
             "beta": asdict(self.beta),
             "zero_mass": zero,
@@ -185,34 +139,129 @@ class TesttimeFit:
 
 
 def beta_pass_at_k(alpha: float, beta: float, k: float) -> float:
-    """1 - B(a, b + k) / B(a, b): pass@k when p is Beta(a, b) over problems (arXiv 2510.05197)."""
+    """1 - B(a, b + k) / B(a, b): pass@k where p is Beta(a, b) over the problems (arXiv 2510.05197). For large k the rest falls as
+    Gamma(a + b) / Gamma(b) k^-a."""
     lg = math.lgamma
     return -math.expm1(lg(beta + k) - lg(alpha + beta + k) + lg(alpha + beta) - lg(beta))
 
 
-def pass_hat_k(samples: int, correct: int, k: int) -> float:
-    """C(c, k) / C(n, k): the probability that all k of n samples are right ("pass^k"). Raises ValueError for k outside 1 to n."""
+def pass_pow_k(samples: int, correct: int, k: int) -> float:
+    """C(c, k) / C(n, k), "pass^k": the probability that k of n samples are all right. Raises ValueError unless 1 <= k <= n, 0 <= c <= n."""
     if not (1 <= k <= samples and 0 <= correct <= samples):
-        raise ValueError(f"k is {k} and {correct} are right: both must fit {samples} samples.")
+        raise ValueError(f"k = {k} and {correct} right ones do not fit {samples} samples.")
     return math.comb(correct, k) / math.comb(samples, k)
 
 
-def fit_testtime(counts: Sequence[ProblemCounts], *, bootstraps: int = BOOTSTRAPS, seed: int = 0) -> TesttimeFit:
-    """Fit the spread of success over the problems. The numbers of samples may differ.
+def check_counts(counts: Sequence[ProblemCounts]) -> tuple[ProblemCounts, ...]:
+    """The counts, if they can be and are enough. Raises LawError with fewer than 10 problems or 4 samples of one of them, for a count
+    that is not possible, and for a problem that is there twice."""
+    points = tuple(counts)
+    if len(points) < LEAST_PROBLEMS:
+        raise LawError(f"There are {len(points)} problems with counts: the law needs at least {LEAST_PROBLEMS}.")
+    for p in points:
+        votes = (*p.right_votes, *p.wrong_votes)
+        if not 0 <= p.correct <= p.samples:
+            raise LawError(f"Problem '{p.problem}' has {p.correct} right samples of {p.samples}, which cannot be.")
+        if min(votes, default=0) < 0 or sum(p.right_votes) > p.correct or sum(votes) > p.samples:
+            raise LawError(f"Problem '{p.problem}' has votes that do not fit {p.correct} right samples of {p.samples}.")
+        if p.samples < LEAST_SAMPLES:
+            raise LawError(
+                f"Problem '{p.problem}' has {p.samples} samples: the law needs at least {LEAST_SAMPLES} of every problem."
+            )
+    name, times = Counter(p.problem for p in points).most_common(1)[0]
+    if times > 1:
+        raise LawError(f"Problem '{name}' is there {times} times: fit the counts of one model at a time.")
+    return points
 
-    Raises LawError with fewer than 10 problems or 4 samples of a problem, counts that cannot be, a problem given twice, and where no
-    sample or every sample is right; RequestError for negative bootstraps.
+
+def fit_testtime(counts: Sequence[ProblemCounts], *, bootstraps: int = BOOTSTRAPS, seed: int = 0) -> TesttimeFit:
+    """Fit how success is spread over the problems. The numbers of samples may differ.
+
+    Raises LawError for counts that `check_counts` refuses and where no sample, or every one, is right; RequestError for negative
+    bootstraps.
     """
     if bootstraps < 0:
         raise RequestError(f"bootstraps is {bootstraps}, it must be 0 or more.")
     points = check_counts(counts)
-    if not any(p.correct for p in points) or all(p.correct == p.samples for p in points):
-        _refuse_extremes(points)
-    pairs = sorted(Counter((p.samples, p.correct) for p in points).items())
-    n_H, c_H = (np.array([pair[i] for pair, _ in pairs], dtype=np.int64) for i in (0, 1))
-    pairs_H = np.array([count for _, count in pairs], dtype=np.float64)
-    data = _Data(n_H, c_H, pairs_H, nodes(int(n_H.max())))
-    profiles = _profiles(data)
-    shares = _weigh(profiles)
-    main = [_rows(data, p, weight_J) for p, weight_J in zip(profiles, shares)]
-    ...
+    _refuse_extremes(points)
+    found = sorted(Counter((p.samples, p.correct) for p in points).items())
+    samples_H = np.array([n for (n, _), _ in found], dtype=np.int64)
+    correct_H = np.array([c for (_, c), _ in found], dtype=np.int64)
+    problems_H = np.array([times for _, times in found], dtype=np.float64)
+    pairs = Pairs(samples_H, correct_H, problems_H, nodes(int(samples_H.max())))
+    rows, alone = fit_rows(pairs)
+    stream = generator(seed, "testtime", len(points), bootstraps)
+    drawn, source_S = draw(pairs, rows, bootstraps, stream)
+    beta_rows = alone[_BETA]
+    beta_drawn = draw(pairs, beta_rows, max(_BETA_DRAWS, bootstraps) if bootstraps else 0, stream)[0]
+    alpha, beta = (
+        interval(float(np.exp(beta_rows.weight_R @ beta_rows.theta_RP[:, i])), draws_S, len(points), METHOD_CURVE)
+        for i, draws_S in enumerate(np.exp(beta_drawn.theta_RP[:, :2]).T)
+    )
+    fewest = int(samples_H.min())
+    fit = TesttimeFit(
+        alpha=alpha,
+        beta=beta,
+        zero_mass=interval(float(rows.weight_R @ rows.zero_R), drawn.zero_R, len(points), METHOD),
+        zero_mass_known=fewest >= ZERO_MASS_FROM,
+        families={f.name: float(rows.weight_R[rows.place_R == i].sum()) for i, f in enumerate(FAMILIES)},
+        power_law=_power_law(points, fewest, bootstraps, stream),
+        points=points,
+        notes=(),
+        draws_SP=_table(drawn),
+        _fitted=Mixture(pairs, rows),
+        _drawn=Mixture(pairs, drawn) if bootstraps else None,
+        _source_S=source_S,
+        _noise_S=stream.standard_normal(bootstraps),
+    )
+    return _with_notes(fit)
+
+
+def _refuse_extremes(points: Sequence[ProblemCounts]) -> None:
+    """Neither no success nor no failure has a spread. What they do bound: a share of problems that none of P showed (rule of three)."""
+    bound, fewest = 1.0 - 0.05 ** (1.0 / len(points)), min(p.samples for p in points)
+    if not any(p.correct for p in points):
+        raise LawError(
+            f"None of the {len(points)} problems was solved once, so nothing tells how coverage grows: all that is known is that pass@{fewest} "
+            f"is at most {bound:.1%} (rule of three, 95%); sample more, or take easier problems."
+        )
+    if all(p.correct == p.samples for p in points):
+        raise LawError(
+            f"Every sample of the {len(points)} problems is right, so nothing is left to gain: all that is known is that at most {bound:.1%} "
+            f"of such problems fail within {fewest} samples (rule of three, 95%); take harder problems."
+        )
+
+
+def _table(rows: Rows) -> Floats:
+    return np.column_stack([rows.place_R.astype(np.float64), rows.theta_RP, rows.zero_R, rows.ceiling_R])
+
+
+def _power_law(
+    points: Sequence[ProblemCounts], fewest: int, bootstraps: int, stream: np.random.Generator
+) -> PowerLaw | None:
+    """None where fewer than two of the k's have a pass@k between 0 and 1."""
+    ks = [k for k in powers(fewest) if k == fewest or not k & (k - 1)]
+    curve_PK = np.array([[pass_at_k(p.samples, p.correct, k) for k in ks] for p in points])
+    mean_K = curve_PK.mean(axis=0)
+    used = (mean_K > 0) & (mean_K < 1)
+    if used.sum() < 2:
+        return None
+    x_K = np.log(np.array(ks, dtype=np.float64)[used])
+    weights_SP = stream.multinomial(len(points), np.full(len(points), 1.0 / len(points)), size=bootstraps)
+    curves_SK = np.concatenate([mean_K[None], weights_SP @ curve_PK / len(points)])[:, used]
+    inside = (curves_SK > 0) & (curves_SK < 1)
+    y_SK = np.log(-np.log(np.where(inside, curves_SK, 0.5)))
+    centred_K = x_K - x_K.mean()
+    slope_S = y_SK @ centred_K / (centred_K @ centred_K)
+    parameters_SP = np.column_stack([np.exp(y_SK.mean(axis=1) - slope_S * x_K.mean()), -slope_S])
+    parameters_SP[~inside.all(axis=1)] = np.nan
+    draws_SP = parameters_SP[1:]
+    a, b = (interval(float(parameters_SP[0, i]), draws_SP[:, i], len(points), METHOD_CURVE) for i in (0, 1))
+    return PowerLaw(a, b, draws_SP)
+
+
+def _with_notes(fit: TesttimeFit) -> TesttimeFit:
+    """The sentences that a reader must see beside the numbers."""
+    from dataclasses import replace
+
+    return replace(fit, notes=())

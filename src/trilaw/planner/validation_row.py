@@ -29,6 +29,11 @@ class ValidationRow:
         """Predicted over measured, less 1: 0.1 is 10 % too high."""
         return self.predicted / self.measured - 1
 
+    @property
+    def arithmetic(self) -> bool:
+        """Whether the row tests sums and formulas only: no assumption that was chosen on anything stands behind it."""
+        return self.calibrated_on.startswith("nothing")
+
     def to_json(self) -> dict[str, Any]:
         """Every field by name, and the error."""
         return {

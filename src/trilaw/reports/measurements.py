@@ -29,15 +29,16 @@ class Curve:
 
 
 def material(run: Run, split: str | None = None) -> Material:
-    """All of it. `split` of the evaluations: by default the first evaluated one. Models kept on the way count for the joint law only."""
+    """All of it. `split` of the evaluations: by default the first evaluated one. Models examined `for_laws` count for the joint law only."""
     drawn = curves(run)
     measured = measurements(run, split)
+    results = {row.stage for row in run.shown}
     return Material(
         losses=losses(run),
         entropy=entropy(run),
         curves={curve.stage: curve.points for curve in drawn},
         sources={curve.stage: curve.source for curve in drawn},
-        counts={m.model: m.counts for m in measured if run.place(m.model)[1] is None},
+        counts={m.model: m.counts for m in measured if m.model in results},
         measurements=measured,
     )
 
