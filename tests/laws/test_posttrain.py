@@ -371,7 +371,7 @@ def test_scatter_beyond_sampling_widens_the_intervals():
     assert 2.5 < ratio < 5.0  # 0.012 against 0.0034
 
 
-def test_noise_of_unknown_size_comes_from_the_residuals_in_blocks_if_they_are_correlated():
+def test_noise_of_unknown_size_comes_from_the_residuals_with_their_correlation():
     computes = np.linspace(0, 10_000, 61)
     noise = np.random.default_rng(3).standard_normal(61)
     plain = fit_posttrain(run(computes, law(computes) + 0.01 * noise), bootstraps=100)
@@ -380,12 +380,12 @@ def test_noise_of_unknown_size_comes_from_the_residuals_in_blocks_if_they_are_co
     for i in range(1, 61):
         walk[i] = 0.8 * walk[i - 1] + 0.6 * noise[i]
     serial = fit_posttrain(run(computes, law(computes) + 0.01 * walk), bootstraps=100)
-    assert serial.method == "bootstrap over blocks of 4 residuals"
+    assert serial.method == "bootstrap over innovations of correlated residuals"
     assert any("Neighbouring points err alike" in note for note in serial.notes)
     known = fit_posttrain(
         run(computes, np.round((law(computes) + 0.01 * walk) * 20_000) / 20_000, 20_000), bootstraps=100
     )
-    assert known.method == "bootstrap over blocks of 4 residuals"
+    assert known.method == "bootstrap over innovations of correlated residuals"
 
 
 def test_two_recipes():

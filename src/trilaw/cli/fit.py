@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -148,7 +149,18 @@ def allocate_command(
         bootstraps=bootstraps,
         seed=seed,
     )
-    say(json.dumps(plan.to_json(), indent=2, default=float) if json_ else "\n".join(advice(plan)))
+    from trilaw.reports.commands import command
+    from trilaw.reports.read import read_run
+
+    measured = read_run(run)
+    commands = [command(measured, experiment.recipe_set) for experiment in plan.experiments]
+    if json_:
+        data = plan.to_json()
+        for experiment, typed in zip(data["experiments"], commands):
+            experiment["command"] = typed
+        say(json.dumps(data, indent=2, default=float))
+    else:
+        say("\n".join(advice(plan, commands)))
 
 
 def reading(columns: list[str], where: list[str], ignore: list[str]) -> Reading:
@@ -295,7 +307,7 @@ def _testtime(found: Findings, name: str) -> list[str]:
     return lines + _notes([*(coverage.notes if coverage else ()), *(votes.notes if votes else ())])
 
 
-def advice(plan: Allocation) -> list[str]:
+def advice(plan: Allocation, commands: Sequence[str | None] = ()) -> list[str]:
     """The allocation as text: the verdict first, then what it rests on."""
     lines = [plan.verdict, ""]
     best = plan.best
@@ -332,7 +344,10 @@ def advice(plan: Allocation) -> list[str]:
         ]
     if plan.experiments:
         lines += ["", "Cheapest experiments that would tell"]
-        lines += [f"  {experiment.sentence} ({experiment.flops:.2g} FLOPs)" for experiment in plan.experiments]
+        for index, experiment in enumerate(plan.experiments):
+            lines.append(f"  {experiment.sentence}")
+            if index < len(commands) and commands[index]:
+                lines.append(f"    {commands[index]}")
     return lines + _notes(plan.notes)
 
 

@@ -217,7 +217,7 @@ def hardware_rows() -> list[dict[str, Any]]:
 
 def hardware_text(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The chips as a table."""
-    head = ("name", "16-bit", "8-bit", "memory", "reads", "link x chips", "network", "power", "price", "TPP")
+    head = ("name", "16-bit", "8-bit", "GB", "TB/s", "link GB/s", "network GB/s", "W", "$/h", "TPP")
     table = []
     for row in rows:
         flops = row["flops"]
@@ -228,12 +228,12 @@ def hardware_text(rows: Sequence[Mapping[str, Any]]) -> list[str]:
                 row["name"],
                 _tera(flops.get("bf16")),
                 _tera(eight),
-                gb(row["memory_bytes"]).replace(".0 ", " "),
-                f"{row['memory_bandwidth'] / 1e12:.3g} TB/s",
-                "" if link is None else f"{link / 1e9:.0f} GB/s x {row['scale_up_size']:.0f}",
-                "" if row["scale_out_bandwidth"] is None else f"{row['scale_out_bandwidth'] / 1e9:.0f} GB/s",
-                "" if row["watts"] is None else f"{row['watts']:,.0f} W",
-                "" if row["usd_per_hour"] is None else f"${row['usd_per_hour']:.2f}/h",
+                f"{row['memory_bytes'] / 1e9:.3g}",
+                f"{row['memory_bandwidth'] / 1e12:.3g}",
+                "" if link is None else f"{link / 1e9:.0f} x {row['scale_up_size']:.0f}",
+                "" if row["scale_out_bandwidth"] is None else f"{row['scale_out_bandwidth'] / 1e9:.0f}",
+                "" if row["watts"] is None else f"{row['watts']:,.0f}",
+                "" if row["usd_per_hour"] is None else f"{row['usd_per_hour']:.2f}",
                 number(row["tpp"]),
             )
         )
@@ -241,8 +241,8 @@ def hardware_text(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         *columns([head, *table], right=range(1, 10)),
         "",
         *wrapped(
-            "Speeds are dense TFLOP/s (8-bit: FP8, or INT8 where there is no FP8). Links count one direction. Power is the chip's own. TPP is that of "
-            "United States export rules. Empty: no source."
+            "Speeds are dense TFLOP/s (8-bit: FP8, or INT8 where there is no FP8). Links count one direction, x chips that they join. W is the chip's own. "
+            "$/h is the table's default. TPP is that of United States export rules. Empty: no source."
         ),
     ]
 

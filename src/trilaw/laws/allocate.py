@@ -178,7 +178,7 @@ def _missing(fit: JointFit, option: Option) -> str:
     if not part.fitted:
         return part.sentence
     if option is PRETRAINING and fit.loss_law is None:
-        return "The pre-training option cannot be judged: no law says which loss a new base would have; fit law 1 and give it as loss_law."
+        return "The pre-training option cannot be judged: no law says which loss a new base would have (law 1 is not fitted)."
     return ""
 
 

@@ -59,6 +59,13 @@ class Findings:
         """Plain and finite: `laws` by kind, each with its points and drawn curve, and `refused`."""
         return {
             "version": 1,
+            "measured": {
+                "losses": [
+                    {"parameters": p.parameters, "tokens": p.tokens, "flops": p.compute, "loss": p.loss}
+                    for p in self.material.losses
+                ],
+                "known_entropy": self.material.entropy,
+            },
             "laws": {
                 "pretrain": None if self.pretrain is None else _pretrain(self.pretrain, self),
                 "link": None if self.link is None else self.link.to_json(),

@@ -72,7 +72,7 @@ def fit(
         log_rl_reference=p.log_rl_reference,
         missing=p.parts["pretraining"].sentence
         if not p.layout.slope
-        else "Without a loss law the joint law reaches the measured bases only; fit law 1 to the losses and give it as loss_law.",
+        else "Without a loss law the joint law reaches the measured bases only (law 1 is not fitted).",
         diversity_S=diversity,
         silent_S=silent,
         most={

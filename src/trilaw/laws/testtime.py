@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NoReturn
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 
@@ -34,14 +34,16 @@ METHOD_CURVE = "bootstrap over problems"
 COLUMNS = ("family", "first", "second", "body a", "body b", "body share", "zero mass", "ceiling")  # of draws_SP
 LEAST_PROBLEMS = 10
 LEAST_SAMPLES = 4
-ZERO_MASS_FROM = 100  # samples a problem below which a zero mass and a heavy tail look alike: only its interval is reported
+ZERO_MASS_FROM = (
+    100  # samples a problem below which a zero mass and a heavy tail look alike: only its interval is reported
+)
 _BETA = Family("beta")
 _BETA_DRAWS = 200  # the least that the intervals of alpha and beta rest on
 
 
 @dataclass(frozen=True, slots=True)
 class PowerLaw:
-    """-log pass@k = A k^-B: least squares on both logarithms, at the powers of two up to the samples drawn. For new problems."""
+    """-log pass@k = A k^-B: least squares on both logarithms, at the powers of two up to the samples drawn, and there."""
 
     A: Estimate
     B: Estimate
@@ -214,7 +216,7 @@ def fit_testtime(counts: Sequence[ProblemCounts], *, bootstraps: int = BOOTSTRAP
         _source_S=source_S,
         _noise_S=stream.standard_normal(bootstraps),
     )
-    return _with_notes(fit)
+    return replace(fit, notes=_notes(fit))
 
 
 def _refuse_extremes(points: Sequence[ProblemCounts]) -> None:
@@ -240,7 +242,7 @@ def _power_law(
     points: Sequence[ProblemCounts], fewest: int, bootstraps: int, stream: np.random.Generator
 ) -> PowerLaw | None:
     """None where fewer than two of the k's have a pass@k between 0 and 1."""
-    ks = [k for k in powers(fewest) if k == fewest or not k & (k - 1)]
+    ks = powers(fewest)
     curve_PK = np.array([[pass_at_k(p.samples, p.correct, k) for k in ks] for p in points])
     mean_K = curve_PK.mean(axis=0)
     used = (mean_K > 0) & (mean_K < 1)
@@ -260,8 +262,38 @@ def _power_law(
     return PowerLaw(a, b, draws_SP)
 
 
-def _with_notes(fit: TesttimeFit) -> TesttimeFit:
+def _notes(fit: TesttimeFit) -> tuple[str, ...]:
     """The sentences that a reader must see beside the numbers."""
-    from dataclasses import replace
-
-    return replace(fit, notes=())
+    samples = [p.samples for p in fit.points]
+    fewest, alpha, zero = min(samples), fit.alpha, fit.zero_mass
+    notes = [
+        f"By the Beta, what k samples still miss of the problems that can be solved falls as k^-{alpha.value:.3g} in the end "
+        f"(alpha from {alpha.low:.3g} to {alpha.high:.3g}): ten times the samples leave {10**-alpha.value:.0%} of it."
+    ]
+    name, weight = max(fit.families.items(), key=lambda item: item[1])
+    if weight < 0.9:
+        notes.append(
+            f"The counts do not settle the shape below 1/{fewest}: the likeliest family ({name}) has {weight:.0%} of the weight, and "
+            "predictions average over all."
+        )
+    if not fit.zero_mass_known:
+        notes.append(
+            f"With {fewest} samples a problem, one that cannot be solved looks like one that is very hard: their share lies "
+            f"anywhere between {zero.low:.1%} and {zero.high:.1%}, and no single number is given (that takes about {ZERO_MASS_FROM} samples)."
+        )
+    else:
+        notes.append(
+            f"{zero.value:.1%} of such problems cannot be solved by sampling ({zero.low:.1%} to {zero.high:.1%})."
+        )
+    if max(samples) > fewest:
+        notes.append(
+            f"Problems have {fewest} to {max(samples)} samples; how far a prediction reaches is counted from the fewest."
+        )
+    if fit.power_law is not None:
+        far = 10 * fewest
+        law, own = fit.power_law.predict(far), fit.predict(far, population="new")
+        notes.append(
+            f"The power law -log pass@k = A k^-B through the measured curve would say {law.value:.3f} at k = {far}, the spread over "
+            f"problems {own.value:.3f} ({own.low:.3f} to {own.high:.3f})."
+        )
+    return tuple(notes)

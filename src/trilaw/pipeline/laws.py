@@ -32,6 +32,7 @@ class LawsConfig(Config):
 def run(config: LawsConfig, context: StageContext) -> StageResult:
     """Never raises for want of data: what is missing is said in laws.json."""
     from trilaw.laws.findings import find
+    from trilaw.reports.commands import command
     from trilaw.reports.contract import finite
     from trilaw.reports.law_charts import LAWS_FILE
     from trilaw.reports.measurements import material
@@ -39,14 +40,15 @@ def run(config: LawsConfig, context: StageContext) -> StageResult:
 
     began = time.perf_counter()
     context.progress.start(context.name, 2)
-    found = find(
-        material(read_run(context.folder.parent.parent), config.split), bootstraps=config.bootstraps, seed=context.seed
-    )
+    measured = read_run(context.folder.parent.parent)
+    found = find(material(measured, config.split), bootstraps=config.bootstraps, seed=context.seed)
     context.progress.update(1)
     allocation: dict[str, Any] | None = None
     refused: str | None = None
     try:
         allocation = _allocate(config, found)
+        for experiment in allocation["experiments"] if allocation else ():
+            experiment["command"] = command(measured, experiment["set"])
     except TrilawError as error:
         refused = str(error)
     context.progress.update(2)

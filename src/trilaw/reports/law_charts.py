@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from trilaw.core.errors import RequestError, RunError
-from trilaw.core.ledger import count
 from trilaw.core.rundir import write_text
 from trilaw.reports import style, words
 from trilaw.reports.style import end_labels, look, percent_axis
@@ -26,12 +25,19 @@ def drawings(data: Data) -> list[Drawing]:
     """What there is to draw, in the order of the laws."""
     laws = data["laws"]
     found: list[Drawing] = []
-    if laws.get("pretrain"):
-        known = laws["pretrain"].get("known_entropy")
-        caption = "Each dot is a model at its annealed end; the line is the law at the best split of a budget, dashed beyond the data."
-        if known is not None:
-            caption += " The dotted line is the entropy of the program that wrote the text: no model can go below it."
-        found.append(("law1", "Law 1: what pre-training buys", caption, lambda axes: _pretrain(axes, laws["pretrain"])))
+    losses = data["measured"]
+    if len(losses["losses"]) > 1:
+        caption = "Each dot is a model at its annealed end"
+        if laws.get("pretrain"):
+            caption += (
+                "; the line is the law at the best split of a budget, with its 90 % band, dashed beyond the data."
+            )
+        else:
+            caption += ". No law describes them, so no line is drawn."
+        if losses["known_entropy"] is not None:
+            caption += " Dotted: the entropy of the program that wrote the text; no model goes below it."
+        title = "Law 1: what pre-training buys"
+        found.append(("law1", title, caption, lambda axes: _pretrain(axes, losses, laws.get("pretrain"))))
     if laws.get("posttrain"):
         sources = "; ".join(dict.fromkeys(fit["source"] for fit in laws["posttrain"].values() if fit.get("source")))
         caption = (
@@ -88,30 +94,33 @@ def _band(axes: Any, curve: Sequence[Data], x: str, last: float, color: str, *, 
     )
 
 
-def _pretrain(axes: Any, fit: Data) -> None:
-    sizes = sorted({dot["parameters"] for dot in fit["measured"]})
-    _band(axes, fit["curve"], "flops", max(dot["flops"] for dot in fit["measured"]), style.SLATE)
+def _pretrain(axes: Any, measured: Data, fit: Data | None) -> None:
+    dots = measured["losses"]
+    sizes = sorted({dot["parameters"] for dot in dots})
+    few = len(sizes) <= 8
+    if fit:
+        _band(axes, fit["curve"], "flops", max(dot["flops"] for dot in dots), style.SLATE)
     for index, size in enumerate(sizes):
-        dots = sorted((dot["flops"], dot["loss"]) for dot in fit["measured"] if dot["parameters"] == size)
+        line = sorted((dot["flops"], dot["loss"]) for dot in dots if dot["parameters"] == size)
         shape = look(index)
         axes.plot(
-            [x for x, _ in dots],
-            [y for _, y in dots],
+            [x for x, _ in line],
+            [y for _, y in line],
             color=shape.color,
             marker=shape.mark,
             markersize=4.5,
             linewidth=0.7,
-            label=f"{count(size)} weights" if len(sizes) <= 8 else None,
+            label=f"{words.si(size)} weights" if few else None,
         )
-    if fit.get("known_entropy"):
-        axes.axhline(fit["known_entropy"], color=style.MUTED, linestyle=(0, (1, 1.5)), linewidth=1)
+    if measured["known_entropy"]:
+        axes.axhline(measured["known_entropy"], color=style.MUTED, linestyle=(0, (1, 1.5)), linewidth=1)
     axes.set_xscale("log")
     axes.set_yscale("log")
     _plain_log(axes.yaxis)
     style.power_axis(axes.xaxis)
     axes.set_xlabel("FLOPs of pre-training")
     axes.set_ylabel("loss, nats a token")
-    if len(sizes) <= 8:
+    if few:
         axes.legend(frameon=False, fontsize=7.5)
 
 
