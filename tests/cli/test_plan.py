@@ -224,7 +224,7 @@ def test_calibrate_writes_a_chip(plan: Any, tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(room, "calibrate", measured)
     file = tmp_path / "here.toml"
-    assert str(file) in plan("calibrate", "--out", str(file), "--seconds", "1.5", "--name", "mine")
+    assert str(file) in plan.run(("calibrate", "--out", str(file), "--seconds", "1.5", "--name", "mine"))[1]
     assert chip(str(file)).name == "mine"
     assert 'name = "here"' in plan.run(("calibrate", "--seconds", "1.5", "--name", "here"))[1]
     assert plan.json("calibrate", "--seconds", "1.5")["kind"] == "cpu"

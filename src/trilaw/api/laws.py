@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from trilaw.core.errors import LawError, RequestError
 
 if TYPE_CHECKING:
-    from trilaw.laws.allocate import Allocation
+    from trilaw.laws.allocation import Allocation
     from trilaw.laws.costs import StagePrice
     from trilaw.laws.findings import Findings
     from trilaw.laws.points import Material

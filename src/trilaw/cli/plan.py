@@ -81,7 +81,10 @@ def train_command(
     explain: Explain = False,
     picture: Picture = None,
 ) -> None:
-    """Plan a training run: time, chip-hours, money, energy, utilisation, layout, memory, and what binds."""
+    """Plan a training run.
+
+    Time, chip-hours, money, energy, utilisation, layout, memory by part, and what binds.
+    """
     from trilaw.api.plan import plan_train
 
     plan = plan_train(
@@ -147,7 +150,10 @@ def serve_command(
     explain: Explain = False,
     picture: Picture = None,
 ) -> None:
-    """Plan serving: what fits, tokens a second, what a user waits, money and energy; with --curve, what a solved problem costs."""
+    """Plan serving a model.
+
+    What fits, tokens a second, what a user waits, money and energy; with --curve, what a solved problem costs.
+    """
     from trilaw.api.plan import plan_serve
 
     plan = plan_serve(
@@ -220,7 +226,10 @@ def rl_command(
     json_: Json = False,
     explain: Explain = False,
 ) -> None:
-    """Plan reinforcement learning: writing, waiting for the longest response, scoring, updating; time, money, idle chips."""
+    """Plan reinforcement learning.
+
+    Writing, waiting for the longest response, scoring, updating; time, money, idle chips.
+    """
     from trilaw.api.plan import plan_rl
     from trilaw.cli.plan_tables import rl_text
 

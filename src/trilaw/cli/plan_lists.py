@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trilaw.cli.plan_tables import WIDTH, Row, columns, days, facts, gb, hanging, number, seconds, wrapped
+from trilaw.cli.plan_tables import WIDTH, Row, columns, days, facts, hanging, number, seconds, wrapped
 from trilaw.core.ledger import count, money
 
 if TYPE_CHECKING:

@@ -43,7 +43,10 @@ def chip_command(
     json_: Json = False,
     explain: Explain = False,
 ) -> None:
-    """Show a chip: its numbers with their sources, its prices, and its class under United States export rules on a day."""
+    """Show a chip, and its export class.
+
+    Its numbers with their sources, its prices, and its class under the export rules of the United States on a day.
+    """
     from trilaw.api.plan import chip_of
     from trilaw.cli.plan_lists import chip_text
     from trilaw.planner.export import classify
@@ -98,7 +101,10 @@ def compare_command(
     assume: Assume = None,
     json_: Json = False,
 ) -> None:
-    """Compare chips for one goal: hours, money, energy, what binds, and who may be sold them."""
+    """Compare chips for one goal.
+
+    Hours, money, energy, what binds, and who may be sold them.
+    """
     from trilaw.cli.plan_lists import compare_text
     from trilaw.core.errors import RequestError
     from trilaw.planner import compare as room
@@ -163,7 +169,10 @@ def datacentre_command(
     json_: Json = False,
     explain: Explain = False,
 ) -> None:
-    """Plan a datacentre from its money or its power: chips, trainings, answers, beside published figures; judge a claim."""
+    """Plan a datacentre, judge a claim.
+
+    From its money or its power: chips, trainings and answers, beside published figures. With --racks or --gpus: whether the power runs them.
+    """
     from trilaw.api.plan import numbers_of
     from trilaw.cli.plan_lists import datacentre_text
     from trilaw.planner.datacentre import check_claim, plan_datacentre
@@ -207,7 +216,10 @@ def calibrate_command(
     seconds: Annotated[float, typer.Option("--seconds", metavar="S", help="How long to measure.")] = 10.0,
     json_: Json = False,
 ) -> None:
-    """Measure this machine as a chip: the speed of matrix products, of memory, and how much there is. Leave it idle meanwhile."""
+    """Measure this machine as a chip.
+
+    The speed of matrix products, of memory, and how much there is. Leave the machine idle meanwhile.
+    """
     from trilaw.core.errors import RequestError
     from trilaw.planner.calibrate import calibrate, save, to_toml
 
@@ -221,11 +233,14 @@ def calibrate_command(
     elif out is None:
         say(to_toml(found).rstrip())
     else:
-        say(f"{out}: use it as --hardware {out}")
+        say(f"Written, a chip for --hardware: {out}")
 
 
 def models_command(json_: Json = False) -> None:
-    """List the models that can be planned by name; a folder with a config.json does as well."""
+    """List models that can be planned.
+
+    By name, that is; a folder with a config.json does as well.
+    """
     from trilaw.cli.plan_lists import model_rows, models_text
 
     rows = model_rows()
@@ -233,7 +248,10 @@ def models_command(json_: Json = False) -> None:
 
 
 def hardware_command(json_: Json = False) -> None:
-    """List the chips that can be planned by name; `trilaw plan chip` shows the sources of one."""
+    """List chips that can be planned.
+
+    `trilaw plan chip` shows the sources of one.
+    """
     from trilaw.cli.plan_lists import hardware_rows, hardware_text
 
     rows = hardware_rows()
@@ -246,7 +264,10 @@ def validate_command(
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Hold the planner to published measurements: ours, theirs, the error; over 15 % with the reason."""
+    """Hold the planner to measurements.
+
+    Published ones: theirs, ours, the error; over 15 % with the reason.
+    """
     from trilaw.cli.plan_lists import validation_text
     from trilaw.planner import validation, validation_serve
 

@@ -53,7 +53,7 @@ class Rows:
     theta_RP: Floats
     zero_R: Floats
     ceiling_R: Floats
-    weight_R: Floats
+    weight_R: Floats  # of draws: all alike
 
     def __len__(self) -> int:
         return len(self.place_R)
@@ -157,7 +157,7 @@ def draw(pairs: Pairs, rows: Rows, count: int, generator: np.random.Generator) -
         ascent = Ascent(weights_SH[chosen], pairs.likelihood(ceiling), drawn.zero_R[chosen], pairs.at)
         used = family.parameters
         theta_SP[chosen, :used] = climb(family, theta_SP[chosen, :used], ascent)[0]
-    return Rows(drawn.place_R, theta_SP, drawn.zero_R, drawn.ceiling_R, np.full(count, 1.0 / count)), source_S
+    return Rows(drawn.place_R, theta_SP, drawn.zero_R, drawn.ceiling_R, np.full(count, 1.0 / max(count, 1))), source_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +191,15 @@ class Mixture:
             solved_G = self.pairs.at.solved(k, group.ceiling)
             values_R[group.chosen] = (group.posterior_RG if these else group.prior_RG) @ solved_G
         return np.minimum(values_R, 1.0)
+
+    def posteriors(self) -> Floats:
+        """[H, G]: the posterior of p for each pair (n, c), the rows averaged by how well each predicts that pair. Without ceilings only."""
+        total_HG = np.zeros_like(self.pairs.likelihood())
+        for group in self._groups:
+            weight_R = self.rows.weight_R[group.chosen]
+            total_HG += (weight_R @ group.prior_RG) * self.pairs.likelihood(group.ceiling)
+        result: Floats = total_HG / total_HG.sum(axis=1, keepdims=True)
+        return result
 
     def deviation(self, k: float) -> Floats:
         """[R]: standard deviation of pass@k of these problems that is left when the distribution is known: each p by its posterior."""

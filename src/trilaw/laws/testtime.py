@@ -58,7 +58,8 @@ class PowerLaw:
 @dataclass(frozen=True)
 class TesttimeFit:
     """What was fitted. `families` holds the weight of each. `alpha` and `beta` are those of the Beta with or without a zero mass,
-    whatever its weight. `zero_mass` is averaged over all families; where `zero_mass_known` is false only its ends mean anything.
+    whatever its weight. `zero_mass` is averaged over all families; where `zero_mass_known` is false (fewer than 100 samples of a problem,
+    or an interval that reaches 0) only its ends mean anything.
     `draws_SP` has the columns `COLUMNS`: the family's place in `FAMILIES`, its theta (NaN where it has fewer), zero mass, ceiling.
     """
 
@@ -201,11 +202,12 @@ def fit_testtime(counts: Sequence[ProblemCounts], *, bootstraps: int = BOOTSTRAP
         for i, draws_S in enumerate(np.exp(beta_drawn.theta_RP[:, :2]).T)
     )
     fewest = int(samples_H.min())
+    zero_mass = interval(float(rows.weight_R @ rows.zero_R), drawn.zero_R, len(points), METHOD)
     fit = TesttimeFit(
         alpha=alpha,
         beta=beta,
-        zero_mass=interval(float(rows.weight_R @ rows.zero_R), drawn.zero_R, len(points), METHOD),
-        zero_mass_known=fewest >= ZERO_MASS_FROM,
+        zero_mass=zero_mass,
+        zero_mass_known=fewest >= ZERO_MASS_FROM and zero_mass.low > 0,
         families={f.name: float(rows.weight_R[rows.place_R == i].sum()) for i, f in enumerate(FAMILIES)},
         power_law=_power_law(points, fewest, bootstraps, stream),
         points=points,
@@ -276,14 +278,14 @@ def _notes(fit: TesttimeFit) -> tuple[str, ...]:
             f"The counts do not settle the shape below 1/{fewest}: the likeliest family ({name}) has {weight:.0%} of the weight, and "
             "predictions average over all."
         )
-    if not fit.zero_mass_known:
+    if fit.zero_mass_known:
         notes.append(
-            f"With {fewest} samples a problem, one that cannot be solved looks like one that is very hard: their share lies "
-            f"anywhere between {zero.low:.1%} and {zero.high:.1%}, and no single number is given (that takes about {ZERO_MASS_FROM} samples)."
+            f"{zero.value:.1%} of such problems cannot be solved by sampling ({zero.low:.1%} to {zero.high:.1%})."
         )
     else:
         notes.append(
-            f"{zero.value:.1%} of such problems cannot be solved by sampling ({zero.low:.1%} to {zero.high:.1%})."
+            f"With {fewest} samples a problem, one that cannot be solved looks like one that is very hard: their share lies "
+            f"anywhere between {zero.low:.1%} and {zero.high:.1%}, and no single number is given."
         )
     if max(samples) > fewest:
         notes.append(

@@ -301,14 +301,15 @@ def candidates(numbers: Numbers, count: int, domain: int, *, context: int, seque
     """Every layout worth a look that `check` accepts, without what is recomputed: whoever asks adds the least that fits.
 
     Tensor parallelism stays inside a fast domain. ZeRO-3 is tried without a pipeline, ZeRO-1 throughout; "dualpipe" where experts talk across
-    chips, "interleaved" where the layers divide evenly.
+    chips, "interleaved" with the most chunks; where none divide the layers evenly some are shorter (126 layers of Llama 3.1 405B over 16 stages).
     """
     layers = len(numbers.layers)
     for base in _splits(numbers, count, domain, context, sequences):
         schedules: list[tuple[Schedule, int]] = [("1f1b", 1)]
         if base.pp > 1:
-            chunks = [v for v in (2, 3, 4, 5, 6, 8) if layers % (base.pp * v) == 0]
-            schedules += [("interleaved", v) for v in chunks[-2:]]
+            chunks = [v for v in (2, 3, 4, 5, 6, 7, 8) if base.pp * v <= layers]
+            even = [v for v in chunks if layers % (base.pp * v) == 0]
+            schedules += [("interleaved", v) for v in even[-2:] or chunks[-1:]]
         if base.ep > 1 and base.pp % 2 == 0:
             schedules.append(("dualpipe", 1))
         share = sequences // base.dp

@@ -42,7 +42,7 @@ def model(name_or_path: str) -> Numbers:
         raise RequestError(f"The name of a model is empty (known: {', '.join(catalogue())}).")
     if len(name_or_path) > MAX_NAME:
         raise RequestError(f"A name of {len(name_or_path):,} characters is no model (at most {MAX_NAME:,} are read).")
-    shipped = _names().get(name_or_path.strip().casefold())
+    shipped = _catalogued(name_or_path)
     if shipped is not None:
         return _shipped(shipped)
     path = Path(name_or_path).expanduser()
@@ -68,7 +68,7 @@ def model(name_or_path: str) -> Numbers:
 
 def source(name: str) -> str:
     """Where the sizes of a catalogue entry were read. Raises RequestError for a name that the catalogue does not have."""
-    shipped = _names().get(name.strip().casefold())
+    shipped = _catalogued(name)
     if shipped is None:
         raise RequestError(f"'{name}' is no model of the catalogue{_near(name)}.")
     return str(_entry(shipped)["_source"])
@@ -85,7 +85,7 @@ class Published:
 
 def published(name: str) -> Published | None:
     """What its authors say of a catalogue model that is not all 16 bits; None for others, and for names that the catalogue does not have."""
-    shipped = _names().get(name.strip().casefold())
+    shipped = _catalogued(name)
     found = None if shipped is None else _entry(shipped).get("_published")
     return None if found is None else Published(**found)
 
@@ -106,6 +106,12 @@ def _entry(name: str) -> Mapping[str, Any]:
 @cache
 def _shipped(name: str) -> Numbers:
     return Numbers.from_config(_entry(name), f"{name}.json", name)
+
+
+def _catalogued(name: str) -> str | None:
+    """The catalogue entry that a name stands for. Other names stand in the entries, which are read only where the name is none itself."""
+    plain = name.strip().casefold()
+    return plain if plain in catalogue() else _names().get(plain)
 
 
 @cache
