@@ -25,7 +25,6 @@ AT_ONCE = (
 )
 SOLVED = {AT_ONCE: 0.247, THINKING: 0.618}  # share of those 366 problems: GPT-4o, R1 (the same sections)
 QUESTIONS = (1e6, 1e8, 1e9, 1e10, 1e11, 1e12)
-DENSE_LAYOUT = "tp=8 pp=16 dp=128 zero=2 schedule=interleaved interleave=7"  # as arXiv 2407.21783, table 4
 DENSE_HOURS, V3_HOURS = 30.84e6, anchor("v3_gpu_hours").value  # published; the first: model card of Llama 3.1
 
 
@@ -57,16 +56,7 @@ class World:
 
 def worlds() -> list[World]:
     """The dense model that answers at once, the efficient one that does, and the one that thinks, once and with votes."""
-    dense = plan_train(
-        "llama-3.1-405b",
-        CHIP,
-        16_384,
-        tokens=15.6e12,
-        context=8192,
-        batch=2048 * 8192,
-        layout=DENSE_LAYOUT,
-        assume={"train_memory_use": 0.96},
-    )
+    dense = plan_train("llama-3.1-405b", CHIP, 16_384, tokens=15.6e12, context=8192, batch=2048 * 8192)
     v3 = plan_train("deepseek-v3", CHIP, 2048, tokens=anchor("v3_tokens").value, batch=V3_BATCH)
     zero = r1_zero(numbers_of("deepseek-v3"), chip_of(CHIP)).plan
     trained = {

@@ -17,6 +17,11 @@ def table(tmp_path: Path, text: str) -> Path:
     return path
 
 
+def parsed(path: Path) -> object:
+    found = read(path)
+    return {"losses": losses, "curve": curves, "counts": counts}[found.kind](found)
+
+
 def test_losses(tmp_path: Path) -> None:
     found = read(table(tmp_path, "parameters,tokens,loss,accuracy,group\n1e6, 2e7 ,3.5,0.25,a\n2e6,4e7,3.0,,a\n\n"))
     assert found.kind == "losses"
@@ -79,8 +84,7 @@ def test_ignored_columns(tmp_path: Path) -> None:
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, sentence: str) -> None:
     path = table(tmp_path, text)
     with pytest.raises(RequestError, match=sentence):
-        found = read(path)
-        {"losses": losses, "curve": curves, "counts": counts}[found.kind](found)
+        parsed(path)
 
 
 def test_a_reading_that_does_not_fit(tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ def _say_price(sheet: Sheet, asked: Sourced | None) -> None:
 
     if asked is not None and asked.date:
         found = next(i for i, line in enumerate(sheet.lines) if line.name == "price")
-        range_ = f"{asked.low:g} to {asked.high:g}"
+        range_ = f"rent, {asked.low:g} to {asked.high:g}"
         sheet.lines[found] = Line("price", asked.value, "$/chip-hour", range_, f"{asked.source}, {asked.date}")
 
 

@@ -175,7 +175,7 @@ def explained(sheet: Sheet) -> list[str]:
     lines += ["", "Assumptions"] if sheet.used else []
     for a in sheet.used.values():
         bounds = f"{exact(a.value)} {a.unit}" + ("" if a.low == a.high else f" ({exact(a.low)} to {exact(a.high)})")
-        lines += wrapped(f"{a.name} = {bounds}. {a.about} {a.source}.", "  ")
+        lines += wrapped(f"{a.name} = {bounds}. {a.about} Source: {a.source}.", "  ")
     return lines
 
 

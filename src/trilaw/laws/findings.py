@@ -86,58 +86,34 @@ class Findings:
 def find(material: Material, *, laws: Sequence[str] = LAWS, bootstraps: int = BOOTSTRAPS, seed: int = 0) -> Findings:
     """Fit every law of `laws` that the material may carry. What was not measured at all is neither fitted nor refused."""
     refused: dict[str, str] = {}
+    losses, counts = material.losses, material.counts
 
-    def attempt(name: str, fit: Callable[[], T]) -> T | None:
+    def attempt(name: str, fit: Callable[..., T], points: Any, **more: Any) -> T | None:
         try:
-            return fit()
+            return fit(points, **{"bootstraps": bootstraps, "seed": seed, **more})
         except LawError as error:
-            refused[name] = str(error)
+            refused[name.strip()] = str(error)
             return None
 
-    draws = {"bootstraps": bootstraps, "seed": seed}
+    def each(law: str, fit: Callable[..., T], sets: Mapping[str, Any]) -> dict[str, T]:
+        fits = {name: attempt(f"{law} {name}", fit, points) for name, points in sets.items()}
+        return {name: made for name, made in fits.items() if made is not None}
+
     pretrain = known = link = joint = None
-    if "pretrain" in laws and material.losses:
-        pretrain = attempt("pretrain", lambda: fit_pretrain(material.losses, **draws))
+    if "pretrain" in laws and losses:
+        pretrain = attempt("pretrain", fit_pretrain, losses)
         if pretrain is not None and material.entropy is not None:
-            known = attempt(
-                "pretrain with the known entropy",
-                lambda: fit_pretrain(material.losses, irreducible=material.entropy, **draws),
-            )
-        if any(point.accuracy is not None for point in material.losses):
-            link = attempt("link", lambda: fit_link([p for p in material.losses if p.accuracy is not None], **draws))
-    posttrain = {
-        name: attempt(f"posttrain {name}".strip(), lambda points=points: fit_posttrain(points, **draws))
-        for name, points in _if("posttrain", laws, material.curves).items()
-    }
-    testtime = {
-        name: attempt(f"testtime {name}".strip(), lambda rows=rows: fit_testtime(rows, **draws))
-        for name, rows in _if("testtime", laws, material.counts).items()
-    }
-    voted = {
-        name: rows
-        for name, rows in _if("testtime", laws, material.counts).items()
-        if any(row.right_votes or row.wrong_votes for row in rows)
-    }
-    votes = {
-        name: attempt(f"votes {name}".strip(), lambda rows=rows: fit_votes(rows, **draws))
-        for name, rows in voted.items()
-    }
+            known = attempt("pretrain with the known entropy", fit_pretrain, losses, irreducible=material.entropy)
+        with_accuracy = [point for point in losses if point.accuracy is not None]
+        link = attempt("link", fit_link, with_accuracy) if with_accuracy else None
+    posttrain = each("posttrain", fit_posttrain, material.curves if "posttrain" in laws else {})
+    testtime = each("testtime", fit_testtime, counts if "testtime" in laws else {})
+    voted = {name: rows for name, rows in counts.items() if any(row.right_votes or row.wrong_votes for row in rows)}
+    votes = each("votes", fit_votes, voted if "testtime" in laws else {})
     if "joint" in laws and material.measurements:
-        joint = attempt(
-            "joint",
-            lambda: fit_joint(
-                material.measurements, loss_law=pretrain, bootstraps=min(bootstraps, JOINT_BOOTSTRAPS), seed=seed
-            ),
-        )
-    return Findings(material, pretrain, known, link, _kept(posttrain), _kept(testtime), _kept(votes), joint, refused)
-
-
-def _if(law: str, laws: Sequence[str], data: Mapping[str, T]) -> Mapping[str, T]:
-    return data if law in laws else {}
-
-
-def _kept(fits: Mapping[str, T | None]) -> dict[str, T]:
-    return {name: fit for name, fit in fits.items() if fit is not None}
+        draws = min(bootstraps, JOINT_BOOTSTRAPS)
+        joint = attempt("joint", fit_joint, material.measurements, loss_law=pretrain, bootstraps=draws)
+    return Findings(material, pretrain, known, link, posttrain, testtime, votes, joint, refused)
 
 
 def _dots(low: float, high: float) -> list[float]:

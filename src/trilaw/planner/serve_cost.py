@@ -228,5 +228,5 @@ def hourly_price(chip: Chip, given: float | None, sheet: Sheet) -> float | None:
     except RequestError:
         return None
     return sheet.put(
-        "price", found.value, "$/chip-hour", f"{found.low:g} to {found.high:g}", f"{found.source}, {found.date}"
+        "price", found.value, "$/chip-hour", f"rent, {found.low:g} to {found.high:g}", f"{found.source}, {found.date}"
     )

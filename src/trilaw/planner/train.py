@@ -165,6 +165,7 @@ def plan_train(
     _ranges(numbers, count, tokens, context, batch_tokens)
     run = _run(numbers, chip, precision, sheet, context, mtp)
     price = hourly_price(chip, price_per_hour, sheet)
+    _ceilings(run, sheet)
     model_flops = sheet.put(
         "model FLOPs", numbers.flops_per_token(context, training=True), "FLOP/token", "3 x forward, causal attention"
     )
@@ -207,7 +208,7 @@ def plan_train(
         "MFU", step_flops / (step * count * peak), "share", "model FLOPs x throughput / (chips x 16-bit peak)"
     )
     for name, size in plan.memory.parts().items():
-        sheet.put(f"memory, {name}", size, "B/chip", "fullest stage, memory.py")
+        sheet.put(f"memory, {name}", size, "B/chip", _MEMORY[name])
     seconds = sheet.put("time", tokens / rate / goodput, "s", "tokens / throughput / goodput")
     hours = sheet.put("chip-hours", seconds * count / 3600, "h", "time x chips")
     cost = _cost(chip, hours, price, sheet)
@@ -253,6 +254,29 @@ _FORMULAS = {
     "bubble": "F + B of the other stages x fill of the schedule",
     "optimizer": "bytes of gradients and states / (memory bandwidth x share)",
 }
+
+
+_MEMORY = {
+    "weights": "bytes a weight x (dense weights / tp + experts / ep) of the fullest stage; / (dp x cp) with ZeRO-3",
+    "gradients": "bytes a gradient x the same; / (dp x cp) from ZeRO-2",
+    "master": "bytes a master weight x the same; / (dp x cp) from ZeRO-1",
+    "moments": "bytes of two moments x the same; / (dp x cp) from ZeRO-1",
+    "activations": "bytes a token of its layers (arXiv 2205.05198) x tokens of a micro-batch x micro-batches in flight",
+    "head": "logits in FP32, inputs of the last norm and of the head",
+    "workspace": "a layer while it is computed again, weights and gradients gathered by ZeRO-3",
+}
+
+
+def _ceilings(run: Run, sheet: Sheet) -> None:
+    """What the chip reaches, after the assumed shares."""
+    speeds, links = run.speeds, run.speeds.links
+    sheet.put("products", speeds.products, "FLOP/s", f"{run.policy.products} peak x share")
+    sheet.put("attention", speeds.attention, "FLOP/s", "16-bit peak x share")
+    sheet.put("memory bandwidth", speeds.memory, "B/s", "peak x share")
+    for name, speed in (("scale-up link", links.scale_up), ("scale-out link", links.scale_out)):
+        if speed:
+            sheet.put(name, speed, "B/s", "one way: what was measured of it, else peak x share")
+    sheet.put("may be filled", run.capacity, "B/chip", "memory x share")
 
 
 def cost_of_hours(
