@@ -11,8 +11,11 @@ run: $(VENV)/.run          ## make a reasoning model from nothing: about five mi
 
 toy: $(VENV)/.run          ## every stage of the default recipe at toy size, in a folder that is thrown away
 	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && $(BIN)/trilaw run tiny --out "$$dir/tiny" \
+	  --set stages.smallest.tokens=20000 --set stages.small-short.tokens=10000 --set stages.small-half.tokens=20000 \
+	  --set stages.medium-short.tokens=10000 --set stages.medium-half.tokens=20000 \
 	  --set stages.small.tokens=40000 --set stages.medium.tokens=40000 --set stages.base.tokens=120000 \
-	  --set stages.zero.steps=3 --set stages.zero.problems=8 --set stages.exam.limit=16 --set stages.exam.samples=4
+	  --set stages.zero.steps=4 --set stages.zero.problems=8 --set stages.zero.keep_every=1 \
+	  --set stages.exam.limit=16 --set stages.exam.samples=4 --set stages.points.limit=16 --set stages.laws.bootstraps=20
 
 test: $(VENV)/.test        ## the test suite
 	$(BIN)/python -m pytest -m "not real and not slow"

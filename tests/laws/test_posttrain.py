@@ -17,6 +17,7 @@ from trilaw.core.errors import LawError, RequestError
 from trilaw.laws.fitting import FAR
 from trilaw.laws.points import CurvePoint
 from trilaw.laws.posttrain import compare, fit_posttrain
+from trilaw.laws.posttrain_bootstrap import correlate
 from trilaw.laws.sigmoid import _best_levels, evaluate, invert, solve
 
 # Table 1 of ScaleRL (arXiv 2510.13786): C_mid in GPU-hours, B, A. R0 is not tabulated.
@@ -386,6 +387,15 @@ def test_noise_of_unknown_size_comes_from_the_residuals_with_their_correlation()
         run(computes, np.round((law(computes) + 0.01 * walk) * 20_000) / 20_000, 20_000), bootstraps=100
     )
     assert known.method == "bootstrap over innovations of correlated residuals"
+
+
+def test_correlated_noise_keeps_its_variance():
+    noise = correlate(np.random.default_rng(0).standard_normal((4000, 30)), 0.6)
+    np.testing.assert_allclose(noise.var(axis=0), 1.0, atol=0.1)
+    for lag in (1, 3):
+        assert np.mean(noise[:, lag:] * noise[:, :-lag]) == pytest.approx(0.6**lag, abs=0.02)
+    same = np.ones((2, 5))
+    np.testing.assert_array_equal(correlate(same, 0.0), same)
 
 
 def test_two_recipes():

@@ -188,6 +188,14 @@ def test_candidates_are_all_ways_to_divide_the_chips_and_nothing_else(numbers: N
     assert len(found) == len(set(found))
 
 
+def test_interleaving_is_also_tried_where_layers_do_not_divide() -> None:
+    """Llama 3.1 405B has 126 layers; Meta trained it over 16 stages with 16 micro-batches, interleaved (arXiv 2407.21783, table 4)."""
+    best = search(model("llama-3.1-405b"), chip("h100"), 16_384, batch_tokens=2048 * 8192, context=8192, keep=1)[0]
+    assert (best.layout.pp, best.layout.schedule, best.layout.interleave) == (16, "interleaved", 7)
+    even = [x for x in candidates(gpt(layers=12), 4, 8, context=2048, sequences=8) if x.pp == 2 and x.interleave > 1]
+    assert {x.interleave for x in even} == {3, 6}, "6 and 3 chunks a stage divide 12 layers; 4 and 5 do not"
+
+
 def test_divisors() -> None:
     assert divisors(36) == [d for d in range(1, 37) if 36 % d == 0]
     assert divisors(1) == [1]

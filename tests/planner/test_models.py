@@ -15,7 +15,8 @@ import pytest
 from trilaw.core.arch import Arch
 from trilaw.core.errors import ModelError, RequestError
 from trilaw.core.numbers import Numbers
-from trilaw.planner.models import catalogue, model, source
+from trilaw.planner.memory import PRECISIONS
+from trilaw.planner.models import catalogue, model, published, source
 
 B = 10**9
 # Published total and active parameters; each is met to within one unit of the last digit that the source gives.
@@ -278,6 +279,24 @@ def test_a_mixture_computes_with_its_active_experts():
 def test_names(name, entry):
     assert model(name).name == entry
     assert source(name) == source(entry) != ""
+
+
+def test_how_a_model_was_published():
+    found = published("deepseek-ai/DeepSeek-V3")
+    assert found is not None
+    assert (found.precision, found.weight_bits) == ("fp8-v3", 8)  # arXiv 2412.19437, section 3.3
+    assert published("deepseek-r1") is not None
+    assert published("llama-3.1-8b") is published("no such model") is None
+    for name in catalogue():
+        known = published(name)
+        assert known is None or (known.source and known.precision in PRECISIONS), name
+
+
+def test_equal_layers_are_one_object():
+    """Whoever sums over layers, a search of layouts above all, tells them apart by identity."""
+    for name in catalogue():
+        layers = model(name).layers
+        assert len({id(layer) for layer in layers}) == len(set(layers)), name
 
 
 def test_no_name_stands_for_two_models():

@@ -7,7 +7,7 @@ import pytest
 
 from trilaw.core.errors import RequestError
 from trilaw.planner.hardware import chip, chips
-from trilaw.planner.prices import electricity, given, load_file, price, prices
+from trilaw.planner.prices import electricity, given, load_file, of_chip, price, prices
 
 UNPRICED = ["a800", "h20", "l20", "gb200", "910b", "910c", "mi300x", "mi325x", "a100 40gb", "cpu", "zen3"]
 
@@ -52,7 +52,7 @@ def test_a_chip_without_a_source_has_no_price() -> None:
         with pytest.raises(RequestError) as caught:
             price(chip(name))
         assert str(caught.value) == (
-            f"No source prices an hour of {chip(name).name}: give a price, for example --price $2.00/h."
+            f"No source prices an hour of {chip(name).name}: give a price, for example --price 2."
         )
 
 
@@ -133,6 +133,13 @@ def test_mistakes_in_a_file(tmp_path: Path, old: str, new: str, sentence: str | 
         load_file(path)
     if sentence is not None:
         assert str(caught.value).replace(f"{tmp_path}/", "") == sentence
+
+
+def test_all_prices_of_a_chip_the_default_first() -> None:
+    found = of_chip(chip("h100"))
+    assert [(entry.provider, entry.default) for entry in found] == [("market", True), ("runpod", False)]
+    assert found[0].usd_per_hour == price(chip("h100"))
+    assert of_chip(chip("h20")) == ()
 
 
 def test_a_file_without_prices(tmp_path: Path) -> None:

@@ -340,6 +340,14 @@ def test_a_plan_shows_its_work():
     assert used["serve_bandwidth"]["source"] == "given by you"
     assert {"serve_matmul_bf16", "serve_launch", "serve_memory_use"} <= set(used)
     assert data["layout"] == "TP1"
+    assert data["gpu_hours"] * 3600 * plan.requests_per_second == pytest.approx(1)
+    assert data["usd"] == pytest.approx(data["gpu_hours"] * 2.95)
+    assert data["energy_kwh"] == pytest.approx(data["gpu_hours"] * 1.275)  # kW of an H100 with its share of a DGX
+    flops = LLAMA.forward_flops(100, None, 0) + 100 * LLAMA.decode_flops(150)
+    assert data["mfu"] == pytest.approx(flops / (data["gpu_hours"] * 3600 * 989.4e12))
+    for kernel in data["roofline"]["kernels"]:
+        roof = min(data["roofline"]["memory_bytes_per_second"] * kernel["flops_per_byte"], 1e15)
+        assert kernel["flops_per_second"] <= roof * (1 + 1e-12)
     for key in ("usd_per_million", "seconds_to_first_token", "memory_bytes", "decode_binds", "kwh_per_million_output"):
         assert key in data
 

@@ -82,7 +82,7 @@ def serve_text(plan: ServePlan, answers: Sequence[AnswerRow] = ()) -> list[str]:
                 f"{money(plan.usd_per_million_output)} a million output tokens",
                 f"{money(plan.usd_per_million_input)} a million input tokens computed",
             ),
-            cost_row(plan.request_usd, plan.price_per_hour, plan.sheet, "a request"),
+            cost_row(1000 * (plan.request_usd or 0.0), plan.price_per_hour, plan.sheet, "1,000 requests"),
         ]
     energy = plan.kwh_per_million_output
     rows: list[Row] = [

@@ -16,7 +16,8 @@ Best of k. If the value of a sample were linear in the rank u of its score at th
 v - s / (k + 1) exactly; so the curve beyond n is the line in 1/(k + 1) through the exact values at n/2 and n. That
 looks at the top tail that n samples show and at no more: a scorer that is fooled by one sample in a thousand shows it in none of them.
 
-Intervals are bootstraps over problems, for new problems of the same kind.
+Intervals are bootstraps over problems, for new problems of the same kind. What is not in them is the uncertainty of the distribution
+of success itself: where all problems are near a tie (shares of .55 against .45, say), the vote's plateau is less certain than stated.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class VoteFit:
         """maj@k of each problem; beyond its samples it may leave [0, 1] by noise, the mean over problems is what counts."""
         stream = generator(self._seed, "vote", k)
         values = [
-            maj_at_k(p.samples, p.right_votes, p.wrong_votes, k) if k <= p.samples else answers.vote(k, stream) + offset
+            _exact(p, k) if k <= p.samples else answers.vote(k, stream) + offset
             for p, answers, offset in zip(self.points, self._answers, self._offset_P)
         ]
         return np.array(values)
@@ -151,7 +152,7 @@ def fit_votes(counts: Sequence[ProblemCounts], *, bootstraps: int = BOOTSTRAPS, 
     draws = max(_LEAST_SIMULATED, -(-_SIMULATED // len(points)))
     success_PB = _success(points, draws, stream)
     answers = tuple(_answers(p, success_B, scatter, stream) for p, success_B in zip(points, success_PB))
-    exact_P = np.array([maj_at_k(p.samples, p.right_votes, p.wrong_votes, p.samples) for p in points])
+    exact_P = np.array([_exact(p, p.samples) for p in points])
     offset_P = exact_P - np.array([a.vote(p.samples, stream) for p, a in zip(points, answers)])
     share = np.full(len(points), 1.0 / len(points))
     weights_SP = stream.multinomial(len(points), share, size=bootstraps).astype(np.float64)
@@ -170,6 +171,15 @@ def fit_votes(counts: Sequence[ProblemCounts], *, bootstraps: int = BOOTSTRAPS, 
     )
     fit = replace(fit, saturates_at=_saturation(fit))
     return replace(fit, notes=_vote_notes(fit, float(exact_P.mean())))
+
+
+def _exact(p: ProblemCounts, k: int) -> float:
+    """maj@k for k up to the samples; the vote of all of them needs no sum over subsets."""
+    if k < p.samples:
+        return maj_at_k(p.samples, p.right_votes, p.wrong_votes, k)
+    votes = np.array([*p.right_votes, *p.wrong_votes, 0])
+    tied = (votes == votes.max()) & (votes > 0)
+    return float(tied[: len(p.right_votes)].sum() / max(1, tied.sum()))
 
 
 def _means(values_P: Floats, weights_SP: Floats) -> Floats:
@@ -241,18 +251,22 @@ def _answers(p: ProblemCounts, success_B: Floats, scatter: float, stream: np.ran
 
 
 def _saturation(fit: VoteFit) -> int | None:
-    """The least power of two from which the curve stays near the plateau; it is taken to stay there once it did twice beyond the data."""
-    most, first, inside = max(p.samples for p in fit.points), None, 0
-    for exponent in range(_DOUBLINGS + 1):
-        k = 2**exponent
-        if abs(float(fit._values(k).mean()) - fit.plateau.value) < NEAR:
-            first = k if first is None else first
-            inside += k > most
-        else:
-            first, inside = None, 0
-        if inside == 2:
-            break
-    return first
+    """The least power of two from which the curve stays near the plateau; it is taken to stay there once it did twice running."""
+
+    def near(exponent: int) -> bool:
+        return abs(float(fit._values(1 << exponent).mean()) - fit.plateau.value) < NEAR
+
+    first = (
+        min(p.samples for p in fit.points).bit_length() - 1
+    )  # what is exact costs more than what is simulated: begin at its end
+    if near(first) and near(first + 1):
+        while first and near(first - 1):
+            first -= 1
+        return 1 << first
+    for exponent in range(first + 1, _DOUBLINGS + 1):
+        if near(exponent) and near(exponent + 1):
+            return 1 << exponent
+    return None
 
 
 def _vote_notes(fit: VoteFit, measured: float) -> tuple[str, ...]:

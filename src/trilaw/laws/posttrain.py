@@ -8,13 +8,7 @@ A is the asymptote, C_mid the compute at half of the rise, B its steepness. How 
   1.5k of 50k GPU-hours; here the first 3% of the largest compute are left out by default, but never the first point, which measures the
   start, and nothing where more than a tenth of the points lie there: a grid as dense as that was laid to see an early rise.
 - R0 is fitted with the rest, not fixed: a point at compute 0 is one measurement of it, with its own noise.
-- Least squares (see `sigmoid`), weighted by the binomial variance at the fitted curve where the questions are known (Fisher scoring: its
-  fixed point is the maximum of the binomial likelihood), and equally where not. Every bootstrap draw is fitted globally, like the data.
-- Bootstrap. Questions known: parametric, binomial at the fitted curve, its deviations widened where the residuals are overdispersed
-  (chi-square test at 5%). Not known: residuals, scaled by sqrt(n / (n - 4)). If the lag-1 correlation of the residuals exceeds that of
-  99% of the refitted draws, the draws are made anew as an autoregression of order one that resamples its innovations (Buehlmann 1997);
-  sampling alone is independent, so with questions known this is asked only of overdispersed points. (Blocks of n^(1/3) residuals in its
-  place cover 71% at 41 points and correlation 0.6.)
+- Least squares with a bootstrap: see `posttrain_bootstrap` and `sigmoid`.
 - Intervals are the 90% percentiles of the draws, widened to the profile likelihood of A: the range over the curves, the best for each A,
   whose chi-square is at most the 90% quantile of chi-square with 1 degree of freedom above the least (F(1, n - 4) if noise is estimated).
   A run that has not bent needs it: where noise makes it look bent, all draws repeat that bend, but the likelihood still says that
@@ -31,20 +25,17 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import chi2, f
 
 from trilaw.core.errors import LawError, RequestError
 from trilaw.core.types import Estimate
 from trilaw.laws.fitting import BOOTSTRAPS, CONFIDENCE, NO_BOOTSTRAP, Floats, caution, generator
 from trilaw.laws.points import CurvePoint
+from trilaw.laws.posttrain_bootstrap import Bootstrapped, correlate, fit_sigmoid
 from trilaw.laws.shapes import LEAST, Diagnosis, curve, diagnose
-from trilaw.laws.sigmoid import PARAMETERS, bounds, evaluate, invert, solve, supported
+from trilaw.laws.sigmoid import PARAMETERS, bounds, evaluate, invert
 
 TRANSIENT = 0.03  # of the largest compute: 1.5k of the 50k GPU-hours that the paper's law of the 8B model was fitted to
 FEW = 0.1  # of the points
-EXACT = 1e-9  # points without noise are weighted as if they had this standard deviation
-_ROUNDS = 4  # of reweighting
-_CHUNK = 64  # draws fitted at a time, to stay in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +179,7 @@ def fit_posttrain(
             f"compute {fit_from or 0:g} and {pooled[-1].compute if fit_until is None else fit_until:g}, spread over the rise."
         )
     diagnosis = _fit_for_a_sigmoid(part)
-    core = _fit(part, bootstraps, seed)
+    core = fit_sigmoid(part, bootstraps, seed)
     notes += core.notes
     holdout, reason = _holdout(pooled, part, core, bootstraps, seed)
     if reason:
@@ -315,106 +306,8 @@ def _fit_for_a_sigmoid(points: Sequence[CurvePoint]) -> Diagnosis:
     return diagnosis
 
 
-@dataclass(frozen=True, slots=True)
-class _Core:
-    """`deviation`: the noise of a point, in units of its binomial noise where the questions are known, else as a standard deviation."""
-
-    theta_P: Floats  # R0, A, B, C_mid
-    draws_SP: Floats
-    supported_KP: Floats
-    deviation: float
-    correlation: float  # of neighbouring points
-    method: str
-    notes: list[str]
-
-
-def _fit(points: Sequence[CurvePoint], bootstraps: int, seed: int) -> _Core:
-    compute_P = np.array([point.compute for point in points])
-    value_P = np.array([point.value for point in points])
-    questions_P = np.array([point.questions for point in points], dtype=np.int64)
-    known, n, free = bool(questions_P.all()), len(points), len(points) - PARAMETERS
-    deviation, fitted_P = EXACT, value_P
-    for _ in range(_ROUNDS):
-        if known:
-            p_P = (questions_P * fitted_P + 1.0) / (questions_P + 2.0)  # never 0 or 1: the weight would be infinite
-            weight_P = questions_P / (p_P * (1.0 - p_P))
-        else:
-            weight_P = np.full(n, 1.0 / deviation**2)
-        theta_P = solve(compute_P, weight_P, value_P[None], 100, None)[0]
-        fitted_P = evaluate(theta_P[None], compute_P)[0]
-        residual_P = value_P - fitted_P
-        deviation = max(EXACT, math.sqrt(float(np.sum(residual_P**2)) / free))
-    z_P = residual_P * np.sqrt(weight_P)
-    square, notes = float(np.sum(z_P**2)), []
-    excess = known and float(chi2.sf(square, free)) <= 0.05
-    scale = math.sqrt(square / free) if excess else 1.0  # of the noise, over that of the weights
-    r, method, draws_SP, kept_KP = 0.0, NO_BOOTSTRAP, np.empty((0, PARAMETERS)), np.empty((0, PARAMETERS))
-    if bootstraps:
-        data = " ".join(
-            f"{c!r} {v!r} {q}" for c, v, q in zip(compute_P.tolist(), value_P.tolist(), questions_P.tolist())
-        )
-        rng = generator(seed, "posttrain", data)
-
-        def refit(noise_SP: Floats) -> Floats:
-            chunks = (fitted_P + noise_SP[at : at + _CHUNK] for at in range(0, bootstraps, _CHUNK))
-            return np.concatenate([solve(compute_P, weight_P, values_SP, 15, rng) for values_SP in chunks])
-
-        if known:
-            method, p_P = "parametric bootstrap, binomial", np.clip(fitted_P, 0.0, 1.0)
-            noise_SP = (rng.binomial(questions_P, p_P, size=(bootstraps, n)) / questions_P - p_P) * scale
-        else:
-            method, noise_SP = "bootstrap over residuals", _resampled(z_P, 0.0, bootstraps, rng) / np.sqrt(weight_P)
-        draws_SP = refit(noise_SP)
-        if excess or not known:
-            r = _correlation(z_P, (fitted_P + noise_SP - evaluate(draws_SP, compute_P)) * np.sqrt(weight_P))
-        inflation = (1.0 + r) / (1.0 - r)  # n points with correlation r carry the information of n / inflation
-        if r > 0.0:
-            notes.append(f"Neighbouring points err alike (correlation {r:.2f}): the draws of the bootstrap do so, too.")
-            method = "bootstrap over innovations of correlated residuals"
-            scale = math.sqrt(square / max(n - PARAMETERS * inflation, n / 3.0))
-            draws_SP = refit(_resampled(z_P, r, bootstraps, rng) * scale / np.sqrt(weight_P))
-        one = float(chi2.ppf(CONFIDENCE, 1) if known and not excess else f.ppf(CONFIDENCE, 1, free))
-        kept_KP = supported(compute_P, weight_P, value_P, theta_P, one * scale**2 * inflation)
-    if excess:
-        notes.append(
-            f"The points scatter {scale:.2g} times as much as sampling explains: intervals are widened by that."
-        )
-    return _Core(theta_P, draws_SP, kept_KP, scale if known else scale * deviation, r, method, notes)
-
-
-def _correlation(z_P: Floats, drawn_SP: Floats) -> float:
-    """Lag-1 correlation of the noise behind the residuals; 0 unless it exceeds that of 99% of `drawn_SP`, residuals of fits to independent
-    noise. Their mean is below 0 (a fit bends its residuals away from each other), and by that the result is corrected."""
-
-    def lagged(residuals_SP: Floats) -> Floats:
-        squares_S = np.maximum(np.sum(residuals_SP**2, axis=1), 1e-300)
-        ratios: Floats = np.sum(residuals_SP[:, 1:] * residuals_SP[:, :-1], axis=1) / squares_S
-        return ratios
-
-    seen, chance_S = float(lagged(z_P[None])[0]), lagged(drawn_SP)
-    bias = -float(chance_S.mean())
-    return min((seen + bias) / (1.0 - bias), 0.9) if seen > max(0.0, np.quantile(chance_S, 0.99)) else 0.0
-
-
-def _resampled(z_P: Floats, r: float, bootstraps: int, rng: np.random.Generator) -> Floats:
-    """Noise of unit variance and correlation r [S, P], from the residuals, or from their innovations where r > 0."""
-    pool = z_P - z_P.mean() if r == 0.0 else z_P[1:] - r * z_P[:-1]
-    pool = pool - pool.mean()
-    size = math.sqrt(float(np.mean(pool**2)))
-    drawn_SP: Floats = pool[rng.integers(0, len(pool), size=(bootstraps, len(z_P)))]
-    return _correlate(drawn_SP / size if size > 1e-6 else drawn_SP, r)  # points without noise get none
-
-
-def _correlate(noise_SP: Floats, r: float) -> Floats:
-    """Turns independent noise of unit variance into a stationary autoregression with correlation r and the same variance."""
-    out_SP = noise_SP.copy()
-    for at in range(1, out_SP.shape[1] if r > 0.0 else 0):
-        out_SP[:, at] = r * out_SP[:, at - 1] + math.sqrt(1.0 - r * r) * noise_SP[:, at]
-    return out_SP
-
-
 def _holdout(
-    pooled: Sequence[CurvePoint], part: Sequence[CurvePoint], core: _Core, bootstraps: int, seed: int
+    pooled: Sequence[CurvePoint], part: Sequence[CurvePoint], core: Bootstrapped, bootstraps: int, seed: int
 ) -> tuple[HoldoutCheck | None, str | None]:
     """The check, or None and why there is none. Points beyond the fitted part are held out where there are any, else its second half."""
     later = [point for point in pooled if point.compute > part[-1].compute]
@@ -431,7 +324,7 @@ def _holdout(
             _fit_for_a_sigmoid(early)
         except LawError as refusal:
             return None, f"No extrapolation check on the first half of the compute. {refusal}"
-        core = _fit(early, bootstraps, seed)
+        core = fit_sigmoid(early, bootstraps, seed)
     compute_P = np.array([point.compute for point in later])
     value_P = np.array([point.value for point in later])
     questions_P = np.array([point.questions for point in later], dtype=np.int64)
@@ -446,7 +339,7 @@ def _holdout(
         seen_SP = level_SP + (rng.binomial(questions_P, level_SP) / questions_P - level_SP) * core.deviation
     else:
         unit_SP = np.sqrt(level_SP * (1.0 - level_SP) / questions_P) if questions_P.all() else np.ones_like(level_SP)
-        seen_SP = level_SP + _correlate(rng.normal(size=level_SP.shape), core.correlation) * unit_SP * core.deviation
+        seen_SP = level_SP + correlate(rng.normal(size=level_SP.shape), core.correlation) * unit_SP * core.deviation
     tail = (1.0 - CONFIDENCE) / 2.0
     other_KP = evaluate(core.supported_KP, compute_P)
     low_P, high_P = np.quantile(seen_SP, [tail, 1.0 - tail], axis=0)

@@ -237,6 +237,12 @@ def _whole(layout: Layout) -> None:
         raise RequestError(f"The schedule '{layout.schedule}' needs a pipeline of at least 2 stages.")
 
 
+def _would(number: int, degree: int) -> str:
+    """The next larger degree that divides, in words."""
+    larger = next((d for d in divisors(number) if d > degree), None)
+    return f"; {larger} would" if larger else ""
+
+
 def check(layout: Layout, numbers: Numbers, count: int, *, context: int, sequences: int) -> None:
     """Raises RequestError, in one sentence, for a layout that does not divide the model, the chips or the batch."""
     _whole(layout)
@@ -251,17 +257,23 @@ def check(layout: Layout, numbers: Numbers, count: int, *, context: int, sequenc
     for layer in found:
         heads, kv_heads, hidden = layer.attention.heads, layer.attention.kv_heads, layer.feed_forward.hidden
         if heads % layout.tp:
-            raise RequestError(f"{heads} attention heads of {name} do not divide over tp = {layout.tp}.")
+            raise RequestError(
+                f"{heads} attention heads of {name} do not divide over tp = {layout.tp}{_would(heads, layout.tp)}."
+            )
         if layer.attention.kind != "mla" and kv_heads % layout.tp and layout.tp % kv_heads:
             raise RequestError(f"{kv_heads} key-value heads of {name} and tp = {layout.tp} do not divide either way.")
         if layer.feed_forward.kind == "dense" and hidden % layout.tp:
-            raise RequestError(f"The feed-forward width {hidden} of {name} does not divide over tp = {layout.tp}.")
+            raise RequestError(
+                f"The feed-forward width {hidden} of {name} does not divide over tp = {layout.tp}{_would(hidden, layout.tp)}."
+            )
     experts = {layer.feed_forward.experts for layer in found if layer.feed_forward.kind == "moe"}
     if layout.ep > 1 and not experts:
         raise RequestError(f"{name} has no experts to spread over ep = {layout.ep}.")
     for number in experts:
         if number % layout.ep:
-            raise RequestError(f"{number} experts of {name} do not divide over ep = {layout.ep}.")
+            raise RequestError(
+                f"{number} experts of {name} do not divide over ep = {layout.ep}{_would(number, layout.ep)}."
+            )
     if layout.tp * layout.cp * layout.dp % layout.ep:
         raise RequestError(
             f"ep = {layout.ep} does not divide the {layout.tp * layout.cp * layout.dp} chips of a stage (tp x cp x dp)."
@@ -271,10 +283,11 @@ def check(layout: Layout, numbers: Numbers, count: int, *, context: int, sequenc
     parts = layout.cp * (layout.tp if layout.sequence_parallel else 1)
     if context % parts:
         raise RequestError(f"A context of {context} tokens does not divide over {parts} chips (cp, and tp with it).")
-    if sequences % (layout.dp * layout.micro_batch):
+    unit = layout.dp * layout.micro_batch
+    if sequences % unit:
         raise RequestError(
             f"A batch of {sequences} sequences does not divide over dp = {layout.dp} pipelines"
-            f" in micro-batches of {layout.micro_batch}."
+            f" in micro-batches of {layout.micro_batch}; {-(-sequences // unit) * unit} would."
         )
     if layout.schedule == "dualpipe" and layout.micro_batches(sequences) % 2:
         raise RequestError(

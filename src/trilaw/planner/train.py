@@ -257,10 +257,10 @@ _FORMULAS = {
 
 
 _MEMORY = {
-    "weights": "bytes a weight x (dense weights / tp + experts / ep) of the fullest stage; / (dp x cp) with ZeRO-3",
-    "gradients": "bytes a gradient x the same; / (dp x cp) from ZeRO-2",
-    "master": "bytes a master weight x the same; / (dp x cp) from ZeRO-1",
-    "moments": "bytes of two moments x the same; / (dp x cp) from ZeRO-1",
+    "weights": "bytes a weight x (dense weights / tp + experts / ep) of the fullest stage; sharded over its replicas with ZeRO-3",
+    "gradients": "bytes a gradient x the same; sharded from ZeRO-2",
+    "master": "bytes a master weight x the same; sharded from ZeRO-1",
+    "moments": "bytes of two moments x the same; sharded from ZeRO-1",
     "activations": "bytes a token of its layers (arXiv 2205.05198) x tokens of a micro-batch x micro-batches in flight",
     "head": "logits in FP32, inputs of the last norm and of the head",
     "workspace": "a layer while it is computed again, weights and gradients gathered by ZeRO-3",

@@ -68,7 +68,7 @@ def serve_picture(data: Data, path: Path) -> None:
                 [low, ridge, high], [low * reading, peak, peak], color=shape.color, linewidth=1.4, linestyle=shape.dash
             )
             axes.annotate(
-                f"{name}: {words.si(peak)[:-1]} {words.si(peak)[-1]}FLOP/s",
+                f"{name}: {_speed(peak)}",
                 (high, peak),
                 xytext=(0, 3),
                 textcoords="offset points",
@@ -103,6 +103,11 @@ def serve_picture(data: Data, path: Path) -> None:
 
     title = f"{data['model']} on {data['count']:,} {data['chip']}, {data['layout']}, {words.plain(data['batch'])} sequences a replica"
     _write(path, title, draw, (6.4, 3.8))
+
+
+def _speed(flops: float) -> str:
+    unit, size = next(((u, s) for u, s in (("P", 1e15), ("T", 1e12)) if flops >= 0.9995 * s), ("G", 1e9))
+    return f"{flops / size:.3g} {unit}FLOP/s"
 
 
 def _write(path: Path, title: str, draw: Callable[[Any], None], size: tuple[float, float]) -> None:
