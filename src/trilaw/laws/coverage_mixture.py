@@ -192,6 +192,10 @@ class Mixture:
             values_R[group.chosen] = (group.posterior_RG if these else group.prior_RG) @ solved_G
         return np.minimum(values_R, 1.0)
 
+    def mean(self, k: float, *, these: bool) -> float:
+        """pass@k, the rows averaged by their weights."""
+        return min(1.0, float(self.rows.weight_R @ self.pass_at_k(k, these=these)))
+
     def posteriors(self) -> Floats:
         """[H, G]: the posterior of p for each pair (n, c), the rows averaged by how well each predicts that pair. Without ceilings only."""
         total_HG = np.zeros_like(self.pairs.likelihood())

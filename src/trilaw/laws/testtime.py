@@ -58,8 +58,8 @@ class PowerLaw:
 @dataclass(frozen=True)
 class TesttimeFit:
     """What was fitted. `families` holds the weight of each. `alpha` and `beta` are those of the Beta with or without a zero mass,
-    whatever its weight. `zero_mass` is averaged over all families; where `zero_mass_known` is false (fewer than 100 samples of a problem,
-    or an interval that reaches 0) only its ends mean anything.
+    whatever its weight. `zero_mass` is the share of such problems that a billion samples do not solve, averaged over all families; where
+    `zero_mass_known` is false (fewer than 100 samples of a problem, or ends more than a factor of two apart) only its ends mean anything.
     `draws_SP` has the columns `COLUMNS`: the family's place in `FAMILIES`, its theta (NaN where it has fewer), zero mass, ceiling.
     """
 
@@ -90,7 +90,7 @@ class TesttimeFit:
         if population not in ("these", "new"):
             raise RequestError(f"population is '{population}', it must be 'these' or 'new'.")
         these = population == "these"
-        value = float(self._fitted.rows.weight_R @ self._fitted.pass_at_k(k, these=these))
+        value = self._fitted.mean(k, these=these)
         if self._drawn is None:
             return interval(value, np.empty(0), len(self.points), METHOD)
         draws_S = self._drawn.pass_at_k(k, these=these)
@@ -202,19 +202,22 @@ def fit_testtime(counts: Sequence[ProblemCounts], *, bootstraps: int = BOOTSTRAP
         for i, draws_S in enumerate(np.exp(beta_drawn.theta_RP[:, :2]).T)
     )
     fewest = int(samples_H.min())
-    zero_mass = interval(float(rows.weight_R @ rows.zero_R), drawn.zero_R, len(points), METHOD)
+    fitted, resampled = Mixture(pairs, rows), Mixture(pairs, drawn) if bootstraps else None
+    # A tail with a near 0 is a zero mass by another name: what counts is what so many samples do not solve.
+    unsolved_S = np.empty(0) if resampled is None else 1.0 - resampled.pass_at_k(UNSOLVABLE, these=False)
+    zero_mass = interval(1.0 - fitted.mean(UNSOLVABLE, these=False), unsolved_S, len(points), METHOD)
     fit = TesttimeFit(
         alpha=alpha,
         beta=beta,
         zero_mass=zero_mass,
-        zero_mass_known=fewest >= ZERO_MASS_FROM and zero_mass.low > 0,
+        zero_mass_known=fewest >= ZERO_MASS_FROM and zero_mass.high <= 2.0 * zero_mass.low,
         families={f.name: float(rows.weight_R[rows.place_R == i].sum()) for i, f in enumerate(FAMILIES)},
         power_law=_power_law(points, fewest, bootstraps, stream),
         points=points,
         notes=(),
         draws_SP=_table(drawn),
-        _fitted=Mixture(pairs, rows),
-        _drawn=Mixture(pairs, drawn) if bootstraps else None,
+        _fitted=fitted,
+        _drawn=resampled,
         _source_S=source_S,
         _noise_S=stream.standard_normal(bootstraps),
     )
@@ -280,7 +283,7 @@ def _notes(fit: TesttimeFit) -> tuple[str, ...]:
         )
     if fit.zero_mass_known:
         notes.append(
-            f"{zero.value:.1%} of such problems cannot be solved by sampling ({zero.low:.1%} to {zero.high:.1%})."
+            f"{zero.value:.1%} of such problems cannot be solved by any number of samples ({zero.low:.1%} to {zero.high:.1%})."
         )
     else:
         notes.append(

@@ -6,15 +6,20 @@ The tables are prices/*.toml; a user's own file has the form of prices/rent.toml
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trilaw.core.errors import RequestError, nearest
 from trilaw.planner.hardware import Chip, Sourced, key
 from trilaw.planner.sourced import Table, read_file, read_text
 from trilaw.planner.units import ENERGY_PRICE, PRICE, parse
+
+if TYPE_CHECKING:
+    from trilaw.planner.sheet import Sheet
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,21 @@ def _choose(chip: Chip, provider: str | None, entries: list[Price]) -> Sourced:
         known = ", ".join(sorted(entry.provider for entry in entries))
         raise RequestError(f"The prices for {chip.name} name no single default: name a provider (known: {known}).")
     return fitting[0].usd_per_hour
+
+
+def hourly_price(chip: Chip, given: float | None, sheet: Sheet) -> float | None:
+    """Dollars of a chip for an hour: the caller's, else the table's, else None. Raises RequestError for one that is not positive."""
+    if given is not None:
+        if not (math.isfinite(given) and given > 0):
+            raise RequestError(f"price_per_hour is {given:g}, it must be a positive number of dollars.")
+        return sheet.put("price", given, "$/chip-hour", "given by you")
+    try:
+        found = price(chip)
+    except RequestError:
+        return None
+    return sheet.put(
+        "price", found.value, "$/chip-hour", f"rent, {found.low:g} to {found.high:g}", f"{found.source}, {found.date}"
+    )
 
 
 def given(text: str, where: str = "--price") -> Sourced:

@@ -23,8 +23,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from trilaw.core.errors import RequestError, nearest
+from trilaw.planner.prices import hourly_price
 from trilaw.planner.roofline import PRODUCTS, share
-from trilaw.planner.serve_cost import Load, Work, hourly_price, read_load, read_work
+from trilaw.planner.serve_cost import Load, Work, read_load, read_work
 from trilaw.planner.serve_layout import ServeLayout, candidates, check_layout
 from trilaw.planner.serve_search import at_batch, linked, smallest_count
 from trilaw.planner.sheet import Sheet

@@ -23,8 +23,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trilaw.core.errors import RequestError
+from trilaw.planner.prices import hourly_price
 from trilaw.planner.roofline import PRODUCTS, Ceilings, Pass, roof
-from trilaw.planner.serve_cost import Load, Work, hourly_price, read_load, read_work
+from trilaw.planner.serve_cost import Load, Work, read_load, read_work
 from trilaw.planner.serve_layout import ServeLayout, candidates, check_layout
 from trilaw.planner.serve_search import Point, best_points, linked, why_not
 from trilaw.planner.sheet import Sheet

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trilaw.core.errors import RequestError
-from trilaw.planner.prices import price
 from trilaw.planner.roofline import Ceilings, Pass, ceilings, share
 from trilaw.planner.serve_layout import ServeLayout, routed_experts
 from trilaw.planner.sheet import Sheet
@@ -214,19 +213,4 @@ def read_work(numbers: Numbers, chip: Chip, weight_bits: int, kv_bits: int, shee
         capacity=chip.memory_bytes.value * share(sheet, "serve_memory_use"),
         slack=sheet.assume("serve_cache_slack"),
         chunk=max(1.0, sheet.assume("serve_prefill_tokens")),
-    )
-
-
-def hourly_price(chip: Chip, given: float | None, sheet: Sheet) -> float | None:
-    """Dollars of a chip for an hour: the caller's, else the table's, else None. Raises RequestError for one that is not positive."""
-    if given is not None:
-        if not (math.isfinite(given) and given > 0):
-            raise RequestError(f"price_per_hour is {given:g}, it must be a positive number of dollars.")
-        return sheet.put("price", given, "$/chip-hour", "given by you")
-    try:
-        found = price(chip)
-    except RequestError:
-        return None
-    return sheet.put(
-        "price", found.value, "$/chip-hour", f"rent, {found.low:g} to {found.high:g}", f"{found.source}, {found.date}"
     )

@@ -23,7 +23,7 @@ from trilaw.core.errors import RequestError
 from trilaw.planner.layout import Layout, check
 from trilaw.planner.memory import GIB, Memory
 from trilaw.planner.memory import precision as policy_named
-from trilaw.planner.serve_cost import hourly_price
+from trilaw.planner.prices import hourly_price
 from trilaw.planner.sheet import Sheet
 from trilaw.planner.train_kernels import share
 from trilaw.planner.train_search import Plan, Run, best, needed, whole_sequences
