@@ -11,7 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TOY = (
-    *(f"stages.{name}.tokens=2048" for name in ("smallest", "small-short", "small-half", "medium-short", "medium-half")),
+    *(
+        f"stages.{name}.tokens=2048"
+        for name in ("smallest", "small-short", "small-half", "medium-short", "medium-half")
+    ),
     "stages.small.tokens=2048",
     "stages.medium.tokens=2048",
     "stages.base.tokens=2048",

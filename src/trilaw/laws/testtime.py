@@ -34,9 +34,8 @@ METHOD_CURVE = "bootstrap over problems"
 COLUMNS = ("family", "first", "second", "body a", "body b", "body share", "zero mass", "ceiling")  # of draws_SP
 LEAST_PROBLEMS = 10
 LEAST_SAMPLES = 4
-ZERO_MASS_FROM = (
-    100  # samples a problem below which a zero mass and a heavy tail look alike: only its interval is reported
-)
+ZERO_MASS_FROM = 100  # samples of a problem: with fewer, a zero mass and a heavy tail look alike
+UNSOLVABLE = FARTHEST  # samples: a problem that so many do not solve counts as one that cannot be solved
 _BETA = Family("beta")
 _BETA_DRAWS = 200  # the least that the intervals of alpha and beta rest on
 
