@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run toy test test-slow test-real check format docs bench clean
+.PHONY: run toy test test-slow test-real check format docs bench bench-rollout-quick clean
 
 run: $(VENV)/.run          ## make a reasoning model from nothing: about five minutes on two CPU cores
 	$(BIN)/trilaw run
@@ -45,6 +45,9 @@ docs: $(VENV)/.run         ## the generated parts of docs/: commands, field tabl
 
 bench: $(VENV)/.test       ## benchmarks of this machine
 	$(BIN)/python benchmarks/engine_tiny.py
+
+bench-rollout-quick: $(VENV)/.test  ## rollouts beside transformers on this machine, a short form of benchmarks/rollout.py
+	$(BIN)/python benchmarks/rollout.py --rounds 1 --problems 2 --samples 8 --new 32 --disturbed 1 --out build/rollout-quick.json
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Trilaw needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": set PYTHON=python3.11, for example." if sys.version_info < (3, 11) else 0)'

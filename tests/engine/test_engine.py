@@ -19,6 +19,7 @@ from trilaw.core.protocols import Sampler, collect
 from trilaw.core.seeds import derive, rng
 from trilaw.core.types import Request, Sample, SamplingParams
 from trilaw.engine import Engine
+from trilaw.engine.runner import Runner
 from trilaw.model.llama import CausalLM
 from trilaw.model.registry import build
 
@@ -137,19 +138,19 @@ def test_samples_follow_the_models_distribution(tiny_model: CausalLM, pieces: An
 def test_equal_prompts_are_read_once_and_flops_are_counted_once(
     tiny_model: CausalLM, pieces: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    widths: list[int] = []
-    forward = CausalLM.forward
+    read: list[int] = []
+    forward = Runner.forward
 
-    def spy(self: CausalLM, tokens_BT: torch.Tensor, **rest: Any) -> torch.Tensor:
-        widths.append(tokens_BT.numel() if tokens_BT.shape[1] > 1 else 0)
-        return forward(self, tokens_BT, **rest)
+    def spy(self: Runner, rows: Any, reading: Any) -> torch.Tensor:
+        read.extend(reading.values())
+        return forward(self, rows, reading)
 
-    monkeypatch.setattr(CausalLM, "forward", spy)
+    monkeypatch.setattr(Runner, "forward", spy)
     prompt = tuple(range(2, 12))
     # Four rows for nine requests: the later ones find the prompt in the cache of those that still run.
     requests = [Request(str(i), prompt, replace(FREE, max_tokens=3 + i), i) for i in range(9)]
     samples = collect(Engine(tiny_model, pieces(), max_batch=4), requests)
-    assert sum(widths) == 10
+    assert sum(read) == 10
     assert [s.usage.cached_tokens for s in samples] == [0] + [10] * 8
     arch = tiny_model.arch
     first = 10 + 3 - 1
@@ -310,12 +311,12 @@ def test_broken_weights_end_in_one_sentence_and_leave_nothing_behind(
 
 
 def test_the_cache_stays_within_its_limit_and_follows_need(tiny_model: CausalLM, pieces: Any, drain: Drain) -> None:
-    engine = Engine(tiny_model, pieces(), max_cache_tokens=250)
+    engine = Engine(tiny_model, pieces(), max_kv_bytes=320 * tiny_model.arch.kv_bytes_per_token(4))
     requests = [*orders(), Request("long", (7,) * 100, replace(FREE, max_tokens=140), 1)]
     engine.submit(requests)
-    assert engine._cache.nbytes == 0
-    assert drain(engine).keys() == {r.id for r in requests}  # check_integrity holds rows x positions to the limit
-    assert engine._cache.rows * engine._cache.positions <= 250
+    assert engine._memory.nbytes == 0
+    assert drain(engine).keys() == {r.id for r in requests}  # check_integrity holds the cells to the limit
+    assert 0 < engine._memory.cells <= 320
 
 
 def test_the_step_costs_no_python_a_row(tiny_model: CausalLM, pieces: Any) -> None:
@@ -344,7 +345,8 @@ def test_long_prompts_are_read_in_batches_within_a_budget(
     tiny_model: CausalLM, pieces: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = {s.request_id: s.tokens for s in collect(Engine(tiny_model, pieces(), max_batch=1), orders(count=9))}
-    monkeypatch.setattr("trilaw.engine.runner._PREFILL_TOKENS", 30)
+    monkeypatch.setattr("trilaw.engine.scheduler._FIRST", 30)
+    monkeypatch.setattr("trilaw.engine.scheduler._PIECE", 7)
     samples = collect(Engine(tiny_model, pieces()), orders(count=9))
     assert {s.request_id: s.tokens for s in samples} == expected
 
@@ -357,7 +359,7 @@ def test_any_order_of_submit_step_and_cancel(pieces: Any, data: st.DataObject) -
         build(arch, seed=1),
         pieces(vocab_size=16),
         max_batch=data.draw(st.integers(1, 6)),
-        max_cache_tokens=data.draw(st.integers(60, 400)),
+        max_kv_bytes=data.draw(st.integers(110, 500)) * arch.kv_bytes_per_token(4),
     )
     alone = Engine(build(arch, seed=1), pieces(vocab_size=16), max_batch=1)
     ended: dict[str, Sample] = {}

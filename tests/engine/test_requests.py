@@ -35,11 +35,11 @@ GOOD = Request("good", (2, 3), SamplingParams(max_tokens=4))
         ({"temperature": 0.0, "min_p": 0.5}, "temperature 0 takes the likeliest"),
         ({"stop": ("x", "")}, "a stop string is empty"),
         ({"stop_tokens": (64,)}, "stop token 64 is outside the vocabulary of 64"),
-        ({"max_tokens": 100}, "exceed the engine's cache of 100 tokens"),
+        ({"max_tokens": 100}, "max_kv_bytes is 25,600"),
     ],
 )
 def test_parameters(tiny_model: CausalLM, pieces: Any, change: dict[str, Any], words: str) -> None:
-    engine = Engine(tiny_model, pieces(), max_cache_tokens=100)
+    engine = Engine(tiny_model, pieces(), max_kv_bytes=100 * tiny_model.arch.kv_bytes_per_token(4))
     bad = Request("bad", (2, 3), replace(GOOD.params, **change))
     with pytest.raises(RequestError, match=words) as caught:
         engine.submit([GOOD, bad])
@@ -126,5 +126,5 @@ def test_prompts_become_tokens(tiny_model: CausalLM, pieces: Any) -> None:
 def test_limits_of_the_engine(tiny_model: CausalLM, pieces: Any) -> None:
     with pytest.raises(RequestError, match="max_batch is 0"):
         Engine(tiny_model, pieces(), max_batch=0)
-    with pytest.raises(RequestError, match="max_cache_tokens is 1"):
-        Engine(tiny_model, pieces(), max_cache_tokens=1)
+    with pytest.raises(RequestError, match="max_kv_bytes allows 3 tokens, an engine for this model needs 66"):
+        Engine(tiny_model, pieces(), max_kv_bytes=1000)

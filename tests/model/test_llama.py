@@ -48,12 +48,15 @@ class ListCache:
     def __init__(self) -> None:
         self.kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def extend(self, layer: int, k_BKTE: torch.Tensor, v_BKTE: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def attend(self, layer: int, q_BTHE: torch.Tensor, k_BTKE: torch.Tensor, v_BTKE: torch.Tensor) -> torch.Tensor:
         if layer in self.kept:
-            k_BKSE, v_BKSE = self.kept[layer]
-            k_BKTE, v_BKTE = torch.cat((k_BKSE, k_BKTE), 2), torch.cat((v_BKSE, v_BKTE), 2)
-        self.kept[layer] = (k_BKTE, v_BKTE)
-        return k_BKTE, v_BKTE
+            k_BSKE, v_BSKE = self.kept[layer]
+            k_BTKE, v_BTKE = torch.cat((k_BSKE, k_BTKE), 1), torch.cat((v_BSKE, v_BTKE), 1)
+        self.kept[layer] = (k_BTKE, v_BTKE)
+        T, S = q_BTHE.shape[1], k_BTKE.shape[1]
+        mask_TS = torch.ones(T, S, dtype=torch.bool).tril(S - T)
+        q, k, v = (x.transpose(1, 2) for x in (q_BTHE, k_BTKE, v_BTKE))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask_TS, enable_gqa=True).transpose(1, 2)
 
 
 def randomised(arch: Arch, seed: int = 3) -> CausalLM:
@@ -127,14 +130,12 @@ def test_any_cutting_into_cached_steps_gives_the_plain_pass(steps: list[int], kv
     arch = Arch(64, 32, 48, layers=2, heads=4, kv_heads=kv_heads, head_dim=8, max_positions=64)
     model, length = randomised(arch), sum(steps)
     tokens_BT = tokens(2, length, seed=length)
-    causal_TS = torch.ones(length, length, dtype=torch.bool).tril()
     cache, parts, start = ListCache(), [], 0
     with torch.inference_mode():
         for step in steps:
             end = start + step
-            mask_BTS = causal_TS[start:end, :end][None].expand(2, -1, -1)
             positions_BT = torch.arange(start, end)[None]
-            parts.append(model(tokens_BT[:, start:end], positions_BT=positions_BT, mask_BTS=mask_BTS, cache=cache))
+            parts.append(model(tokens_BT[:, start:end], positions_BT=positions_BT, cache=cache))
             start = end
         torch.testing.assert_close(torch.cat(parts, 1), model(tokens_BT), atol=1e-5, rtol=1e-5)
 
@@ -166,9 +167,9 @@ def test_packed_documents_do_not_see_each_other(tiny_model: CausalLM) -> None:
     torch.testing.assert_close(packed_BTD, apart_BTD, atol=1e-5, rtol=1e-5)
 
 
-def test_a_cache_needs_a_mask(tiny_model: CausalLM) -> None:
+def test_a_cache_takes_no_mask(tiny_model: CausalLM) -> None:
     with pytest.raises(ValueError, match="mask"):
-        tiny_model(tokens(1, 3), cache=ListCache())
+        tiny_model(tokens(1, 3), mask_BTS=torch.ones(1, 3, 3, dtype=torch.bool), cache=ListCache())
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

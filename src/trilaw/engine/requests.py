@@ -8,6 +8,7 @@ from trilaw.core.arch import Arch
 from trilaw.core.errors import RequestError
 from trilaw.core.protocols import Tokenizer
 from trilaw.core.types import Request, SamplingParams
+from trilaw.engine.memory import Memory
 
 
 def tokenize(request: Request, tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -29,10 +30,22 @@ def check_params(params: SamplingParams, vocab_size: int) -> None:
             raise RequestError(f"The stop token {token} is outside the vocabulary of {vocab_size} tokens.")
 
 
-def room(tokens: tuple[int, ...], max_tokens: int, arch: Arch, max_cache_tokens: int) -> int:
+def continuation(request: Request, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The prompt of a fork, which follows tokens: ids as they are, text without BOS. Raises RequestError for a conversation."""
+    prompt = request.prompt
+    if isinstance(prompt, str):
+        return tuple(tokenizer.encode(prompt, special=True))
+    if prompt and isinstance(prompt[0], dict):
+        raise RequestError(
+            f"Request '{request.id}' forks a sample, so its prompt must be text or token ids, not a conversation."
+        )
+    return cast(tuple[int, ...], tuple(prompt))
+
+
+def room(tokens: tuple[int, ...], max_tokens: int, arch: Arch, memory: Memory) -> int:
     """How many new tokens the request may have: `max_tokens`, or what the context leaves if that is less.
 
-    Raises RequestError for an empty prompt, an unknown token, no room in the context, or more tokens than the cache can hold.
+    Raises RequestError for an empty prompt, an unknown token, no room in the context, or more tokens than the memory can ever hold.
     """
     prompt = len(tokens)
     if prompt == 0:
@@ -47,9 +60,10 @@ def room(tokens: tuple[int, ...], max_tokens: int, arch: Arch, max_cache_tokens:
             f"The prompt has {prompt} tokens, the context of {arch.max_positions} has no room for a completion; shorten the prompt."
         )
     allowed = min(max_tokens, arch.max_positions - prompt)
-    if prompt + allowed > max_cache_tokens:
+    if memory.need(prompt + allowed) > memory.limit:
+        cell = memory.bytes_per_cell
         raise RequestError(
-            f"{prompt} prompt tokens and max_tokens {allowed} exceed the engine's cache of {max_cache_tokens} tokens; "
-            f"lower max_tokens or raise max_cache_tokens."
+            f"{prompt} prompt tokens and max_tokens {allowed} may need {memory.need(prompt + allowed) * cell:,} bytes of cache, max_kv_bytes is "
+            f"{memory.limit * cell:,}; lower max_tokens or raise max_kv_bytes."
         )
     return allowed

@@ -1,109 +1,181 @@
-"""One batch through the model: the prompts of new rows, or the newest token of every row. Holds the weights and the cache.
+"""The model and its cache: one forward pass over the rows' newest tokens and pieces of prompts, and what enters and leaves the cache.
 
-Shapes: B rows, T tokens, S positions, V vocabulary, P prompts.
+Prompts are read in pieces beside the running rows (Agrawal et al. 2023, "SARATHI", arXiv:2308.16369): one pass, one set of matrix
+products over all tokens, so that a long prompt does not make the others wait.
+
+Shapes: B rows, N tokens of a pass, P prompts that are complete, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from trilaw.core.arch import Arch
 from trilaw.core.errors import ModelError
-from trilaw.engine.cache import Cache
+from trilaw.engine.attention import Pass, Piece, Prefixes, plan
+from trilaw.engine.memory import Memory
+from trilaw.engine.pages import PAGE, Node
 from trilaw.engine.rows import Rows
 from trilaw.engine.sequence import Prompt
+from trilaw.engine.sequence import Sequence as Order
 from trilaw.model.llama import CausalLM
 from trilaw.model.registry import empty
-
-_PREFILL_TOKENS = 4096  # of one pass over prompts, padding included; a longer prompt goes alone
-_CACHE_BYTES = 4 << 30  # default limit of the cache: a constant, so that batches do not depend on free memory
 
 
 class Runner:
     """The model to sample from, shared with the trainer or (in another dtype) a copy, and the cache that its passes fill."""
 
-    def __init__(self, model: CausalLM, dtype: torch.dtype | None, max_cache_tokens: int | None) -> None:
+    def __init__(self, model: CausalLM, dtype: torch.dtype | None, max_kv_bytes: int | None) -> None:
         self.arch = model.arch
         self.device = model.device
         self.dtype = dtype or model.dtype
         self._own: CausalLM | None = None  # a copy in another dtype, where one is held
         self.model = self._take(model)
-        roomy = _CACHE_BYTES // self.arch.kv_bytes_per_token(self.dtype.itemsize)
-        self.cache = Cache(self.arch, max_cache_tokens or max(roomy, self.arch.max_positions), self.dtype, self.device)
+        self.memory = Memory(self.arch, self.dtype, self.device, max_kv_bytes)
+        self._pages = self.memory.pages
+        self._parts: list[Prefixes] = []
+        self._planned = (-1, -1)  # the changes of rows and of pages that `_parts` stands for
 
     def load(self, model: CausalLM) -> None:
-        """Use these weights. Raises ModelError if they have another architecture or device."""
+        """Use these weights, and forget all that was computed with the old ones. No row may be running.
+
+        Raises ModelError if they have another architecture or device."""
         if _shape(model.arch) != _shape(self.arch) or model.device != self.device:
             raise ModelError("The new weights have another architecture or device; make a new Engine for them.")
         self.model = self._take(model)
+        self._pages.evict(self._pages.used)
 
-    def prefill(self, rows: Rows, first: int) -> Tensor:
-        """Read the prompts of rows `first` and up, each distinct one once: the next token's logits [B - first, V]."""
-        new = rows.sequences[first:]
-        holder = {s.prompt: row for row, s in enumerate(rows.sequences[:first]) if s.prompt.logits_V is not None}
-        leaders: list[tuple[int, Prompt]] = []
-        for row, sequence in enumerate(new, first):
-            sequence.shared = sequence.prompt in holder
-            if not sequence.shared:
-                holder[sequence.prompt] = row
-                leaders.append((row, sequence.prompt))
-        longest = max(len(s.prompt.tokens) for s in new)
-        self.cache.fit(len(rows), longest)
-        for batch in _batches(leaders):
-            self._read([row for row, _ in batch], [prompt for _, prompt in batch])
-        sharing = [row for row, s in enumerate(new, first) if s.shared]
-        if sharing:
-            source = [holder[rows.sequences[row].prompt] for row in sharing]
-            self.cache.copy(self.tensor(source), self.tensor(sharing), longest)
-        logits_BV = torch.stack([s.prompt.logits_V for s in new if s.prompt.logits_V is not None])
-        for sequence in new:
-            if not sequence.prompt.waiting:
-                sequence.prompt.logits_V = None
-        return logits_BV
+    def begin(self, prompt: Prompt) -> None:
+        """Take the pages that are stored already for a prompt of which nothing is read."""
+        if prompt.done == 0:
+            prompt.nodes = self._pages.match(prompt.tokens)
+            self._pages.hold(prompt.nodes)
+            prompt.done = len(prompt.nodes) * PAGE
 
-    def _read(self, rows: list[int], prompts: list[Prompt]) -> None:
-        """One pass over prompts, padded on the right: their keys and values into these rows, their last logits to the prompts.
+    def reserve(self, prompt: Prompt, count: int, rows: Rows) -> bool:
+        """Get the pages for the next `count` tokens of a prompt; False if there is no memory for them."""
+        first, last = len(prompt.nodes), -(-(prompt.done + count) // PAGE)
+        if not self.memory.arrange(last - first, *self._extent(rows)):
+            return False
+        prompt.nodes += [self._pages.new(prompt.tokens[i * PAGE : (i + 1) * PAGE]) for i in range(first, last)]
+        return True
 
-        Padding stands after every real token, so the causal mask hides it; later tokens overwrite what it left in the cache.
+    def forget(self, prompt: Prompt) -> None:
+        """Give back what a prompt holds: nobody waits for it, or its pages are needed more elsewhere."""
+        self._pages.release(prompt.nodes)
+        prompt.nodes, prompt.done, prompt.logits_V = [], 0, None
+        if not prompt.waiting:
+            prompt.fresh, prompt.flops = 0, 0.0
+
+    def fits(self, rows: Rows) -> bool:
+        """Room for the newest token of every row, made if need be."""
+        return self.memory.arrange(0, *self._extent(rows))
+
+    def forward(self, rows: Rows, reading: Mapping[Prompt, int]) -> Tensor:
+        """The newest token of every row and the next tokens of these prompts, for which pages are reserved, through the model.
+
+        Returns the rows' logits [B, V]; a prompt that is complete gets its own.
         """
-        lengths = [len(p.tokens) for p in prompts]
-        T = max(lengths)
-        tokens_PT = self.tensor([[*p.tokens, *[0] * (T - len(p.tokens))] for p in prompts])
-        mask_11TT = torch.ones(T, T, dtype=torch.bool, device=self.device).tril_()[None, None]
-        hidden_PTD = self.model(tokens_PT, mask_BTS=mask_11TT, cache=self.cache.filling(self.tensor(rows)))
-        last_P = self.tensor(lengths) - 1
-        logits_PV = self.model.logits(hidden_PTD[torch.arange(len(prompts), device=self.device), last_P])
-        for prompt, logits_V in zip(prompts, logits_PV, strict=True):
-            prompt.logits_V = logits_V
-
-    def decode(self, rows: Rows) -> Tensor:
-        """The newest token of every row through the model: the next token's logits [B, V]."""
         B = len(rows)
-        positions = rows.positions()
-        span = int(positions.max()) + 1
-        self.cache.fit(B, span)
-        position_B = torch.from_numpy(positions).to(self.device)
-        mask_B11S = (torch.arange(span, device=self.device) <= position_B[:, None])[:, None, None]
-        hidden_B1D = self.model(
-            rows.last_R[:B, None],
-            positions_BT=position_B[:, None],
-            mask_BTS=mask_B11S,
-            cache=self.cache.appending(position_B, span),
+        pieces = [Piece([n.page for n in p.nodes], p.done, p.done + count) for p, count in reading.items()]
+        tokens_N, positions_N = rows.last_R[:B], self._tensor(rows.positions())
+        if reading:
+            read = [
+                token for p, piece in zip(reading, pieces, strict=True) for token in p.tokens[piece.start : piece.end]
+            ]
+            tokens_N = torch.cat((tokens_N, torch.tensor(read, device=self.device)))
+            spans = [torch.arange(piece.start, piece.end, device=self.device) for piece in pieces]
+            positions_N = torch.cat((positions_N, *spans))
+        places = rows.places()
+        cache = Pass(
+            self.arch, self.memory, self._plan(rows), self._tensor(places), int(places.max(initial=-1)) + 1, pieces
         )
-        return self.model.logits(hidden_B1D[:, 0])
+        hidden_ND = self.model(tokens_N[None], positions_BT=positions_N[None], cache=cache)[0]
+        self._read(reading, hidden_ND[B:])
+        return self.model.logits(hidden_ND[:B])
+
+    def admit(self, rows: Rows, orders: Sequence[tuple[Order, bool]]) -> None:
+        """Rows for requests whose prompts are read: they hold the full pages (True) or copy them; the last, partly filled, is copied."""
+        first, copied = len(rows), []
+        for order, shares in orders:
+            source = order.source
+            full = len(source.tokens) // PAGE if shares else 0
+            order.nodes = source.nodes[:full]
+            self._pages.hold(order.nodes)
+            copied.append(source.nodes[full:])
+            rows.append(order, full * PAGE)
+        if not self.fits(rows):
+            raise AssertionError("engine: rows were let in that do not fit into the cache")
+        self.memory.fill(range(first, len(rows)), copied)
 
     def compact(self, rows: Rows) -> None:
         """Drop the dead rows, here and in the cache."""
-        source, target = rows.compact()
+        dropped, source, target = rows.compact()
+        for order in dropped:
+            self._pages.release(order.nodes)
+            order.nodes = []
         if source:
-            self.cache.copy(self.tensor(source), self.tensor(target), int(rows.positions().max()))
+            self.memory.tails.move(
+                torch.tensor(source, device=self.device),
+                torch.tensor(target, device=self.device),
+                int(rows.places().max()),
+            )
 
-    def tensor(self, values: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=self.device)
+    def freeze(self, rows: Rows, row: int, count: int) -> None:
+        """Store the full pages among the first `count` tokens of a row (prompt included) in the tree, if there is memory for it."""
+        order = rows.sequences[row]
+        tokens = (*order.prompt.tokens, *rows.tokens(row))[: min(count, int(rows.positions()[row]))]
+        nodes = self._pages.match((*tokens, -1))  # -1: `match` leaves the last token out
+        self._pages.hold(nodes)
+        known, full = len(nodes), len(tokens) // PAGE
+        if full > known and self.memory.arrange(full - known, *self._extent(rows)):
+            new = [self._pages.new(tokens[i * PAGE : (i + 1) * PAGE]) for i in range(known, full)]
+            self.memory.freeze(row, known * PAGE - int(rows.base_R[row]), new)
+            self._link(nodes, new)
+        self._pages.release(nodes)
+
+    def _read(self, reading: Mapping[Prompt, int], hidden_ND: Tensor) -> None:
+        """The pieces are in the cache: full pages go into the tree, prompts that are complete get their logits."""
+        complete, at, last = [], -1, []
+        for prompt, count in reading.items():
+            linked = prompt.done // PAGE
+            start, prompt.done = prompt.done, prompt.done + count
+            prompt.fresh += count
+            pairs = (prompt.done * (prompt.done + 1) - start * (start + 1)) / 2
+            prompt.flops += self.arch.forward_flops(count, pairs, int(prompt.done == len(prompt.tokens)))
+            at += count
+            nodes, rest = prompt.nodes[:linked], prompt.nodes[prompt.done // PAGE :]
+            self._link(nodes, prompt.nodes[linked : prompt.done // PAGE])
+            prompt.nodes = nodes + rest
+            if prompt.done == len(prompt.tokens):
+                complete.append(prompt)
+                last.append(at)
+        if complete:
+            logits_PV = self.model.logits(hidden_ND[torch.tensor(last, device=self.device)])
+            for prompt, logits_V in zip(complete, logits_PV, strict=True):
+                prompt.logits_V = logits_V
+
+    def _link(self, nodes: list[Node], new: Sequence[Node]) -> None:
+        for node in new:
+            nodes.append(self._pages.link(nodes[-1] if nodes else None, node))
+
+    def _extent(self, rows: Rows) -> tuple[int, int, int]:
+        """Rows, positions and longest tail to come, as `Memory.arrange` takes them."""
+        return len(rows), int(rows.places().max(initial=-1 if len(rows) == 0 else 0)) + 1, rows.longest
+
+    def _plan(self, rows: Rows) -> list[Prefixes]:
+        if self._planned != (rows.changes, self._pages.changes):
+            self._planned = (rows.changes, self._pages.changes)
+            self._parts = plan([order.nodes for order in rows.sequences], self.memory, self.device, self.dtype)
+        return self._parts
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
 
     def _take(self, model: CausalLM) -> CausalLM:
         """The model to sample from: this one, or the engine's own copy, set to its weights."""
@@ -118,15 +190,3 @@ class Runner:
 def _shape(arch: Arch) -> Arch:
     """What of an architecture the weights and their use depend on."""
     return replace(arch, bos_id=None, eos_ids=(), extra={})
-
-
-def _batches(leaders: list[tuple[int, Prompt]]) -> Iterator[list[tuple[int, Prompt]]]:
-    """Rows and their prompts, shortest first, in batches whose padded size stays within the budget."""
-    batch: list[tuple[int, Prompt]] = []
-    for row, prompt in sorted(leaders, key=lambda leader: len(leader[1].tokens)):
-        if batch and (len(batch) + 1) * len(prompt.tokens) > _PREFILL_TOKENS:
-            yield batch
-            batch = []
-        batch.append((row, prompt))
-    if batch:
-        yield batch

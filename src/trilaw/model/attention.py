@@ -1,7 +1,9 @@
-"""Grouped-query attention with rotary positions and an optional cache of keys and values; one code path trains and decodes.
+"""Grouped-query attention with rotary positions; one code path projects and rotates for training and for decoding.
 
-Ainslie et al. 2023, "GQA" (arXiv:2305.13245). Letters: B rows, T new tokens, S tokens attended to, H query heads, K key-value
-heads, G = H / K heads a group, E head size, D hidden size.
+Ainslie et al. 2023, "GQA" (arXiv:2305.13245). Without a cache a token attends within its row. With one, the cache stores the new keys
+and values and attends in this module's place, since it alone knows where the earlier tokens lie.
+
+Letters: B rows, T new tokens, S tokens attended to, H query heads, K key-value heads, E head size, D hidden size.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from trilaw.model.rope import rotate
 class Cache(Protocol):
     """Holds the keys (already rotated) and values of earlier tokens."""
 
-    def extend(self, layer: int, k_BKTE: Tensor, v_BKTE: Tensor) -> tuple[Tensor, Tensor]:
-        """Store the new keys and values of one layer; all that the queries may look at, each [B, K, S, E]."""
+    def attend(self, layer: int, q_BTHE: Tensor, k_BTKE: Tensor, v_BTKE: Tensor) -> Tensor:
+        """Store the new keys and values of one layer, and attend with the new queries: [B, T, H, E]."""
         ...
 
 
@@ -44,29 +46,18 @@ class Attention(nn.Module):
         # Queries and keys are rotated together: one concatenation is cheaper than doing everything twice at small sizes.
         qk_BTD = torch.cat((self.q_proj(x_BTD), self.k_proj(x_BTD)), dim=-1)
         qk_BTHE = rotate(qk_BTD.view(rows, tokens, self.heads + self.kv_heads, self.head_dim), *rotary)
-        qk_BHTE = qk_BTHE.to(v_BTKE.dtype).transpose(1, 2)  # under autocast the rotation is float32
-        q_BHTE, k_BKTE = qk_BHTE[:, : self.heads], qk_BHTE[:, self.heads :]
-        v_BKTE = v_BTKE.transpose(1, 2)
+        qk_BTHE = qk_BTHE.to(v_BTKE.dtype)  # under autocast the rotation is float32
+        q_BTHE, k_BTKE = qk_BTHE[:, :, : self.heads], qk_BTHE[:, :, self.heads :]
         if cache is not None:
-            k_BKTE, v_BKTE = cache.extend(self.layer, k_BKTE, v_BKTE)
-        y_BTHE = self._attend(q_BHTE, k_BKTE, v_BKTE, mask_BHTS)
+            y_BTHE = cache.attend(self.layer, q_BTHE, k_BTKE, v_BTKE)
+        else:
+            y_BTHE = F.scaled_dot_product_attention(
+                q_BTHE.transpose(1, 2),
+                k_BTKE.transpose(1, 2),
+                v_BTKE.transpose(1, 2),
+                attn_mask=mask_BHTS,
+                is_causal=mask_BHTS is None,
+                enable_gqa=self.heads != self.kv_heads,
+            ).transpose(1, 2)
         y_BTD: Tensor = self.o_proj(y_BTHE.reshape(rows, tokens, self.heads * self.head_dim))
         return y_BTD
-
-    def _attend(self, q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask_BHTS: Tensor | None) -> Tensor:
-        """[B, T, H, E]."""
-        rows, _, tokens, _ = q_BHTE.shape
-        if tokens == 1 and mask_BHTS is not None:
-            # A decoding step: the heads of a group stand where tokens would, so keys and values are not repeated.
-            q_BKGE = q_BHTE.reshape(rows, self.kv_heads, self.heads // self.kv_heads, self.head_dim)
-            y_BKGE = F.scaled_dot_product_attention(q_BKGE, k_BKSE, v_BKSE, attn_mask=mask_BHTS)
-            return y_BKGE.reshape(rows, 1, self.heads, self.head_dim)
-        y_BHTE = F.scaled_dot_product_attention(
-            q_BHTE,
-            k_BKSE,
-            v_BKSE,
-            attn_mask=mask_BHTS,
-            is_causal=mask_BHTS is None,
-            enable_gqa=self.heads != self.kv_heads,
-        )
-        return y_BHTE.transpose(1, 2)

@@ -67,11 +67,11 @@ class CausalLM(nn.Module):
         """Hidden states [B, T, D] after the final norm, in the dtype of the weights.
 
         positions_BT: whole numbers, [B, T] or [1, T]; 0..T-1 by default. mask_BTS: bool, [B, T, S] or [B or 1, 1, T, S], True where a
-        token may attend; without it (and without a cache) a token attends to itself and all before it. cache: stores the new
-        keys and values and answers with all to attend to; the mask is then required, and S counts what the cache gives back.
+        token may attend; without it a token attends to itself and all before it. cache: stores the new keys and values and attends
+        in the layers' place, so it goes without a mask.
         """
-        if cache is not None and mask_BTS is None:
-            raise ValueError("a forward pass with a cache needs a mask")
+        if cache is not None and mask_BTS is not None:
+            raise ValueError("a cache decides itself what a token attends to; give it no mask")
         if positions_BT is None:
             positions_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)[None]
         if mask_BTS is not None and mask_BTS.dim() == 3:

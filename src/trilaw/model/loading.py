@@ -17,6 +17,7 @@ from trilaw.core.errors import ModelError
 from trilaw.model import hf, precision, sources
 from trilaw.model.gguf import read_gguf
 from trilaw.model.llama import CausalLM
+from trilaw.model.memory import check_fits
 from trilaw.model.tokenizer import HFTokenizer
 
 
@@ -31,7 +32,8 @@ def load(name: str | Path, *, dtype: torch.dtype | None = None, device: str | to
     """The model that `name` means, in evaluation mode.
 
     dtype: of the weights; None lets `precision.choose` decide. device: None takes CUDA when there is one, else the CPU.
-    Raises SourceError if the name leads nowhere, ModelError if files are missing, broken, not supported or do not fit each other.
+    Raises SourceError if the name leads nowhere, ModelError if files are missing, broken, not supported or do not fit each other, or if
+    the weights of a folder do not fit in memory (said before they are read).
     """
     path = sources.resolve(str(name))
     place = precision.default_device() if device is None else torch.device(device)
@@ -40,6 +42,7 @@ def load(name: str | Path, *, dtype: torch.dtype | None = None, device: str | to
         tokenizer = HFTokenizer.from_folder(path)
         _check_fit(arch, tokenizer, path)
         dtype = dtype or precision.choose(arch.parameters(), place)[0]
+        check_fits(arch, dtype, place, str(path))
         return Loaded(hf.load_folder(path, dtype=dtype, device=place), tokenizer, arch, path)
     arch, tensors, tokenizer = read_gguf(path, dtype or torch.float32)
     _check_fit(arch, tokenizer, path)
