@@ -46,8 +46,8 @@ docs: $(VENV)/.run         ## the generated parts of docs/: commands, field tabl
 bench: $(VENV)/.test       ## benchmarks of this machine
 	$(BIN)/python benchmarks/engine_tiny.py
 
-bench-rollout-quick: $(VENV)/.test  ## rollouts beside transformers on this machine, a short form of benchmarks/rollout.py
-	$(BIN)/python benchmarks/rollout.py --rounds 1 --problems 2 --samples 8 --new 32 --disturbed 1 --out build/rollout-quick.json
+bench-rollout-quick: $(VENV)/.test  ## rollouts beside transformers on this machine, three rounds, shorter samples than benchmarks/rollout.py
+	$(BIN)/python benchmarks/rollout.py --rounds 3 --new 48
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Trilaw needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": set PYTHON=python3.11, for example." if sys.version_info < (3, 11) else 0)'
