@@ -164,6 +164,10 @@ class Engine:
     def cancel(self, ids: Sequence[str]) -> None:
         """End these requests; the next step hands them out with the tokens that they had. Ids that have ended are passed over."""
         running = {sequence.id: row for row, sequence in self._running().items()}
+        with torch.inference_mode():
+            self._cancel(ids, running)
+
+    def _cancel(self, ids: Sequence[str], running: dict[str, int]) -> None:
         for id in dict.fromkeys(ids):
             if id in self._queue:
                 sequence = self._queue.pop(id)
@@ -191,8 +195,9 @@ class Engine:
             raise RequestError(
                 f"The weights cannot change while {self.pending} requests are pending; finish or cancel them first."
             )
-        self._scheduler.compact()  # rows that were cancelled let go of their pages
-        self._runner.load(model)
+        with torch.inference_mode():  # as in `step`: rows and cache are inference tensors
+            self._scheduler.compact()  # rows that were cancelled let go of their pages
+            self._runner.load(model)
         self.weights_version = version
 
     def check_integrity(self) -> None:
