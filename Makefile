@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .PHONY: run toy test test-slow test-real check format docs bench bench-rollout-quick clean
 
-run: $(VENV)/.run          ## make a reasoning model from nothing: about five minutes on two CPU cores
+run: $(VENV)/.run          ## make a reasoning model from nothing, and its three laws: seven to nine minutes on two CPU cores
 	$(BIN)/trilaw run
 
 toy: $(VENV)/.run          ## every stage of the default recipe at toy size, in a folder that is thrown away

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import chdtrc
 
 from trilaw.laws.coverage_models import FAMILIES, Ascent, Family, Ints, Nodes, climb, likelihood
 from trilaw.laws.fitting import Floats
@@ -26,6 +27,8 @@ COLUMNS = 5  # of a padded theta
 _ZEROS = 40  # values of the zero mass above none
 _CEILINGS = np.arange(1, 21) / 20.0
 _LEAST = 1e-4  # weight below which a row is left out
+_CLASSES = 10  # of counts, for the test of fit
+_MOST_LISTED = 5e7  # table entries of that test
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,3 +219,31 @@ class Mixture:
             variance_R = group.posterior_RG @ solved_G**2 - mean_RH**2 @ self.pairs.problems_H / self.pairs.problems
             values_R[group.chosen] = np.sqrt(np.maximum(variance_R, 0.0) / self.pairs.problems)
         return values_R
+
+    def surprise(self) -> float | None:
+        """The probability of counts as far from the mixture as these, by chi-square over ten classes of the counts that it holds equally
+        likely (those in which it expects fewer than five problems joined). None with too few classes, or counts too large to list."""
+        at, samples_H = self.pairs.at, self.pairs.samples_H
+        every = np.unique(samples_H)
+        if float((every + 1).sum()) * (len(at.logit) + 2) > _MOST_LISTED:
+            return None
+        expected, observed = np.zeros(_CLASSES), np.zeros(_CLASSES)
+        for n in every:
+            correct = np.arange(n + 1)
+            chance = np.zeros(n + 1)
+            for group in self._groups:
+                mean_G = self.rows.weight_R[group.chosen] @ group.prior_RG
+                chance += likelihood(np.full(n + 1, n), correct, at, group.ceiling) @ mean_G
+            middle = np.cumsum(chance) - chance / 2
+            kind = np.minimum((middle * _CLASSES).astype(np.int64), _CLASSES - 1)
+            here_H = samples_H == n
+            problems_C = np.bincount(self.pairs.correct_H[here_H], self.pairs.problems_H[here_H], n + 1)
+            expected += problems_C.sum() * np.bincount(kind, chance, _CLASSES)
+            observed += np.bincount(kind, problems_C, _CLASSES)
+        thin = expected < 5.0
+        if thin.any():
+            expected, observed = (np.append(x[~thin], x[thin].sum()) for x in (expected, observed))
+        if len(expected) < 3:
+            return None
+        square = float(((observed - expected) ** 2 / np.maximum(expected, 0.5)).sum())
+        return float(chdtrc(len(expected) - 1, square))

@@ -35,7 +35,7 @@ FARTHEST = 1e9  # k up to which the mass kept at p = 0 does not count
 _WIDEST = 0.25  # greatest step between nodes
 _CHUNK = 250  # weightings solved at a time
 _ROUNDS = 80
-_GAIN = 1e-6  # log likelihood: an ascent that gains less has arrived
+_GAIN = 1e-4  # log likelihood: an ascent that gains less has arrived (predictions move by less than 1e-4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +272,7 @@ def _climb(family: Family, start_SP: Floats, ascent: Ascent) -> tuple[Floats, Fl
         theta[up], value[up] = tried[better], new_value[better]
         gradient[up], outer[up] = new_gradient[better], new_outer[better]
         damping[open_S] = np.where(better, damping[open_S] / 4.0, damping[open_S] * 6.0 + 1e-6)
-        arrived = (better & (gain < _GAIN)) | (~better & ((damping[open_S] > 1e6) | (np.abs(step).max(axis=1) < 1e-6)))
+        arrived = (better & (gain < _GAIN)) | (~better & ((damping[open_S] > 1e6) | (np.abs(step).max(axis=1) < 1e-5)))
         open_S = open_S[~arrived]
         if not len(open_S):
             break

@@ -35,7 +35,8 @@ COLUMNS = ("family", "first", "second", "body a", "body b", "body share", "zero 
 LEAST_PROBLEMS = 10
 LEAST_SAMPLES = 4
 ZERO_MASS_FROM = 100  # samples of a problem: with fewer, a zero mass and a heavy tail look alike
-UNSOLVABLE = FARTHEST  # samples: a problem that so many do not solve counts as one that cannot be solved
+UNSOLVABLE = 1000  # times the samples drawn: a problem that they do not solve counts as one that cannot be solved
+SURPRISING = 0.01  # probability of the counts under the fit below which a note says so
 _BETA = Family("beta")
 _BETA_DRAWS = 200  # the least that the intervals of alpha and beta rest on
 
@@ -57,7 +58,7 @@ class PowerLaw:
 @dataclass(frozen=True)
 class TesttimeFit:
     """What was fitted. `families` holds the weight of each. `alpha` and `beta` are those of the Beta with or without a zero mass,
-    whatever its weight. `zero_mass` is the share of such problems that a billion samples do not solve, averaged over all families; where
+    whatever its weight. `zero_mass` is the share of such problems that 1,000 times the samples would not solve, all families averaged; where
     `zero_mass_known` is false (fewer than 100 samples of a problem, or ends more than a factor of two apart) only its ends mean anything.
     `draws_SP` has the columns `COLUMNS`: the family's place in `FAMILIES`, its theta (NaN where it has fewer), zero mass, ceiling.
     """
@@ -202,9 +203,10 @@ def fit_testtime(counts: Sequence[ProblemCounts], *, bootstraps: int = BOOTSTRAP
     )
     fewest = int(samples_H.min())
     fitted, resampled = Mixture(pairs, rows), Mixture(pairs, drawn) if bootstraps else None
-    # A tail with a near 0 is a zero mass by another name: what counts is what so many samples do not solve.
-    unsolved_S = np.empty(0) if resampled is None else 1.0 - resampled.pass_at_k(UNSOLVABLE, these=False)
-    zero_mass = interval(1.0 - fitted.mean(UNSOLVABLE, these=False), unsolved_S, len(points), METHOD)
+    # Problems far below 1/n are a zero mass by another name (a tail with a near 0 holds some): what counts is what stays unsolved.
+    k = float(min(FARTHEST, UNSOLVABLE * samples_H.max()))
+    unsolved_S = np.empty(0) if resampled is None else 1.0 - resampled.pass_at_k(k, these=False)
+    zero_mass = interval(1.0 - fitted.mean(k, these=False), unsolved_S, len(points), METHOD)
     fit = TesttimeFit(
         alpha=alpha,
         beta=beta,
@@ -280,9 +282,15 @@ def _notes(fit: TesttimeFit) -> tuple[str, ...]:
             f"The counts do not settle the shape below 1/{fewest}: the likeliest family ({name}) has {weight:.0%} of the weight, and "
             "predictions average over all."
         )
+    chance = fit._fitted.surprise()
+    if chance is not None and chance < SURPRISING:
+        notes.append(
+            f"The counts lie off every family (chi-square, p = {chance:.1g}), as when problems come in a few distinct levels of difficulty: "
+            "beyond the samples the intervals are too narrow."
+        )
     if fit.zero_mass_known:
         notes.append(
-            f"{zero.value:.1%} of such problems cannot be solved by any number of samples ({zero.low:.1%} to {zero.high:.1%})."
+            f"{zero.value:.1%} of such problems would not be solved by {UNSOLVABLE} times the samples ({zero.low:.1%} to {zero.high:.1%})."
         )
     else:
         notes.append(
