@@ -160,6 +160,7 @@ def test_bad_requests_for_votes_are_refused():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("scatter", [0.5, 5.0])
 def test_plateaus_cover(scatter):
     rng = np.random.default_rng(9)

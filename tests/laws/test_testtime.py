@@ -432,6 +432,7 @@ def test_real_puzzles_from_a_hundred_samples(shared_data, prompt):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("samples", [20, 100])
 @pytest.mark.parametrize("prompt", CODEX)
 def test_real_puzzles_ten_draws(shared_data, prompt, samples):
@@ -439,6 +440,7 @@ def test_real_puzzles_ten_draws(shared_data, prompt, samples):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("zero", "a", "b"), [(0.3, 0.5, 1.5), (0.2, 0.3, 1.2)])
 def test_nominal_intervals_cover(zero, a, b):
     """200 populations of 300 problems x 32 samples: pass@1, pass@32 and pass@320, of these problems and of new ones."""
@@ -458,6 +460,7 @@ def test_nominal_intervals_cover(zero, a, b):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", POPULATIONS)
 def test_other_shapes_cover(name):
     """Ten times the samples, 40 populations. Measured: 88 to 98% for most shapes; 75 to 80% for the log-uniform, which ends at 1e-5, and
