@@ -6,13 +6,16 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .PHONY: run toy test test-slow test-real check format docs bench bench-rollout-quick clean
 
-run: $(VENV)/.run          ## make a reasoning model from nothing: about five minutes on two CPU cores
+run: $(VENV)/.run          ## make a reasoning model from nothing, and its three laws: seven to nine minutes on two CPU cores
 	$(BIN)/trilaw run
 
 toy: $(VENV)/.run          ## every stage of the default recipe at toy size, in a folder that is thrown away
 	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && $(BIN)/trilaw run tiny --out "$$dir/tiny" \
+	  --set stages.smallest.tokens=20000 --set stages.small-short.tokens=10000 --set stages.small-half.tokens=20000 \
+	  --set stages.medium-short.tokens=10000 --set stages.medium-half.tokens=20000 \
 	  --set stages.small.tokens=40000 --set stages.medium.tokens=40000 --set stages.base.tokens=120000 \
-	  --set stages.zero.steps=3 --set stages.zero.problems=8 --set stages.exam.limit=16 --set stages.exam.samples=4
+	  --set stages.zero.steps=4 --set stages.zero.problems=8 --set stages.zero.keep_every=1 \
+	  --set stages.exam.limit=16 --set stages.exam.samples=4 --set stages.points.limit=16 --set stages.laws.bootstraps=20
 
 test: $(VENV)/.test        ## the test suite
 	$(BIN)/python -m pytest -m "not real and not slow"
@@ -34,15 +37,17 @@ format: $(VENV)/.check
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(VENV)/.run         ## the generated parts of docs/: commands, and the columns of field tables that the code decides
+docs: $(VENV)/.run         ## the generated parts of docs/: commands, field tables, the planner's tables, the question
 	$(BIN)/python scripts/docs_cli.py
 	$(BIN)/python scripts/docs_fields.py
+	$(BIN)/python scripts/docs_planner.py
+	$(BIN)/python scripts/docs_question.py
 
 bench: $(VENV)/.test       ## benchmarks of this machine
 	$(BIN)/python benchmarks/engine_tiny.py
 
-bench-rollout-quick: $(VENV)/.test  ## rollouts beside transformers on this machine, a short form of benchmarks/rollout.py
-	$(BIN)/python benchmarks/rollout.py --rounds 1 --problems 2 --samples 8 --new 32 --disturbed 1 --out build/rollout-quick.json
+bench-rollout-quick: $(VENV)/.test  ## rollouts beside transformers on this machine, three rounds, shorter samples than benchmarks/rollout.py
+	$(BIN)/python benchmarks/rollout.py --rounds 3 --new 48
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Trilaw needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": set PYTHON=python3.11, for example." if sys.version_info < (3, 11) else 0)'

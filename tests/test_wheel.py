@@ -11,6 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TOY = (
+    *(
+        f"stages.{name}.tokens=2048"
+        for name in ("smallest", "small-short", "small-half", "medium-short", "medium-half")
+    ),
     "stages.small.tokens=2048",
     "stages.medium.tokens=2048",
     "stages.base.tokens=2048",
@@ -18,6 +22,8 @@ TOY = (
     "stages.zero.problems=2",
     "stages.zero.samples=2",
     "stages.exam.limit=2",
+    "stages.points.limit=2",
+    "stages.laws.bootstraps=20",
     "stages.exam.samples=2",
 )
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trilaw.api.evaluate import compare, evaluate
+    from trilaw.api.laws import allocate, fit
     from trilaw.api.load import Model, load, pull, resolve, sample
+    from trilaw.api.plan import plan_rl, plan_serve, plan_train
     from trilaw.api.run import grpo, pretrain, report, run, sft, task
     from trilaw.api.solve import solve
     from trilaw.core.errors import Stopped, TrilawError
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "allocate": "trilaw.api.laws",
+    "fit": "trilaw.api.laws",
     "compare": "trilaw.api.evaluate",
     "evaluate": "trilaw.api.evaluate",
     "Model": "trilaw.api.load",
@@ -30,6 +34,9 @@ _HOMES = {
     "pull": "trilaw.api.load",
     "resolve": "trilaw.api.load",
     "sample": "trilaw.api.load",
+    "plan_rl": "trilaw.api.plan",
+    "plan_serve": "trilaw.api.plan",
+    "plan_train": "trilaw.api.plan",
     "grpo": "trilaw.api.run",
     "pretrain": "trilaw.api.run",
     "report": "trilaw.api.run",
@@ -67,12 +74,17 @@ __all__ = [
     "Stopped",
     "Task",
     "TrilawError",
+    "allocate",
     "compare",
     "evaluate",
     "final_number",
+    "fit",
     "grpo",
     "load",
     "marked",
+    "plan_rl",
+    "plan_serve",
+    "plan_train",
     "pretrain",
     "pull",
     "report",

@@ -97,6 +97,6 @@ def test_results_table_aligns_and_orders_metrics() -> None:
 
 def test_the_question_to_try_is_of_the_first_split_of_the_exam() -> None:
     recipe = load_recipe("tiny")
-    (exam,) = [stage.config for stage in recipe.stages if stage.kind == "eval"]
+    exam = next(stage.config for stage in recipe.stages if stage.name == "exam")
     assert exam.splits[0] == "test"
     assert example_question(recipe) in {p.id for p in recipe.tasks["calc"].problems("test", limit=8)}

@@ -10,7 +10,7 @@ def test_every_error_is_in_the_tree_with_its_exit_status():
         if isinstance(cls, type) and issubclass(cls, Exception)
     }
     assert statuses == {
-        "TrilawError": 1, "RequestError": 2, "ConfigError": 2, "ModelError": 1, "SourceError": 1, "TaskError": 1, "RunError": 1, "Stopped": 130,
+        "TrilawError": 1, "RequestError": 2, "ConfigError": 2, "ModelError": 1, "SourceError": 1, "TaskError": 1, "LawError": 2, "RunError": 1, "Stopped": 130,
     }  # fmt: skip
     assert issubclass(errors.ConfigError, errors.RequestError)
 

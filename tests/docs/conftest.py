@@ -23,6 +23,7 @@ TOY: dict[str, dict[str, Any]] = {
     "sft": {"examples": 4, "batch_examples": 4, "valid_examples": 0, "epochs": 1},
     "grpo": {"steps": 1, "problems": 2, "samples": 2},
     "eval": {"limit": 2, "samples": 2},
+    "laws": {"bootstraps": 20},
 }
 
 

@@ -310,6 +310,19 @@ def test_broken_weights_end_in_one_sentence_and_leave_nothing_behind(
     assert [s.tokens for s in collect(engine, orders())] == [s.tokens for s in expected]
 
 
+def test_weights_change_after_samples_that_outgrew_their_table(tiny_model: CausalLM, pieces: Any) -> None:
+    engine = Engine(tiny_model, pieces())
+    long = [Request(f"{i}", (7, 8), replace(FREE, max_tokens=90 + i, ignore_eos=True), i) for i in range(3)]
+    collect(engine, long)  # rows are widened inside a step, in inference mode
+    engine.submit([replace(long[0], id="x")])
+    engine.step()
+    engine.cancel(["x"])
+    engine.load_weights(tiny_model, 1)  # and used outside of one
+    assert [s.request_id for s in engine.step()] == ["x"]
+    assert len(collect(engine, long)) == 3
+    engine.check_integrity()
+
+
 def test_the_cache_stays_within_its_limit_and_follows_need(tiny_model: CausalLM, pieces: Any, drain: Drain) -> None:
     engine = Engine(tiny_model, pieces(), max_kv_bytes=320 * tiny_model.arch.kv_bytes_per_token(4))
     requests = [*orders(), Request("long", (7,) * 100, replace(FREE, max_tokens=140), 1)]

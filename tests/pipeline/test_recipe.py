@@ -16,6 +16,18 @@ def parsed(**changes: object) -> Recipe:
     return parse_recipe(recipe_data(**changes), where="r.toml", tasks={"toy": ToyTask()}, kinds=KINDS)
 
 
+def test_a_star_stands_for_the_models_that_a_stage_keeps() -> None:
+    def models(**changes: int) -> list[str]:
+        zero = {"name": "zero", "kind": "grpo", "base": "base", "task": "calculator", "steps": 30, "keep_every": 10}
+        exam = {"name": "exam", "kind": "eval", "models": ["base", "zero@*", "zero"], "task": "calculator"}
+        base = {"name": "base", "kind": "pretrain", "task": "calculator"}
+        made = parse_recipe({"version": 1, "name": "r", "stages": [base, zero | changes, exam]})
+        return list(made.stages[2].config.models)  # type: ignore[attr-defined]
+
+    assert models() == ["base", "zero@10", "zero@20", "zero"]
+    assert models(steps=10) == models(keep_every=0) == ["base", "zero"]
+
+
 def stages(*tables: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"name": "one", "kind": "make", "task": "toy"}, *tables]
 

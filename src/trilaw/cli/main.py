@@ -7,6 +7,7 @@ written is the user's to mend, whoever opened it.
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -45,14 +46,25 @@ def _root(
     """Make a reasoning model out of an open model, and know what each unit of compute buys."""
 
 
-def build() -> typer.Typer:
-    """The application. The modules of the commands are light: each imports torch inside its function, if at all."""
-    from trilaw.cli import models, tasks
-    from trilaw.cli.eval import eval_command
-    from trilaw.cli.report import report_command
-    from trilaw.cli.run import run_command
-    from trilaw.cli.solve import solve_command
+# Command -> module of trilaw.cli, and its function or group there.
+COMMANDS = {
+    "run": ("run", "run_command"),
+    "eval": ("eval", "eval_command"),
+    "solve": ("solve", "solve_command"),
+    "fit": ("fit", "fit_command"),
+    "allocate": ("allocate", "allocate_command"),
+    "plan": ("plan", "app"),
+    "models": ("models", "app"),
+    "tasks": ("tasks", "app"),
+    "report": ("report", "report_command"),
+}
 
+
+def build(only: str = "") -> typer.Typer:
+    """The application, or what of it one command needs: the fewer are read, the sooner it starts.
+
+    The modules of the commands are light: what takes long to load (torch, numpy, our own configs) they import in their functions.
+    """
     app = typer.Typer(
         name="trilaw",
         no_args_is_help=True,
@@ -62,12 +74,13 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    app.command("run")(run_command)
-    app.command("eval")(eval_command)
-    app.command("solve")(solve_command)
-    app.add_typer(models.app, name="models")
-    app.add_typer(tasks.app, name="tasks")
-    app.command("report")(report_command)
+    for name in (only,) if only else COMMANDS:
+        module, attribute = COMMANDS[name]
+        found = getattr(importlib.import_module(f"trilaw.cli.{module}"), attribute)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            app.command(name)(found)
     return app
 
 
@@ -81,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     never_fail_to_encode()
     try:
         with _sigterm_as_ctrl_c():
-            status = typer.main.get_command(build())(words, prog_name="trilaw", standalone_mode=False)
+            app = build(words[0]) if words[:1] and words[0] in COMMANDS else build()
+            status = typer.main.get_command(app)(words, prog_name="trilaw", standalone_mode=False)
         sys.stdout.flush()  # here, where a full disk or a closed pipe still becomes a sentence
     except TrilawError as error:
         _fail(error, debug)

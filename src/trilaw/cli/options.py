@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from trilaw.core.config import TaskSpec, override
 from trilaw.core.errors import RequestError
+
+if TYPE_CHECKING:
+    from trilaw.core.config import TaskSpec
 
 
 def task_spec(kind: str, options: list[str], data: Path | None) -> TaskSpec:
@@ -14,6 +17,11 @@ def task_spec(kind: str, options: list[str], data: Path | None) -> TaskSpec:
     options: key=value, the value as in TOML, a bare word being a string. data: a file to test on, so it becomes the split `test`,
     whole. Raises RequestError for an option without "=".
     """
+    from trilaw.core.config import (
+        TaskSpec,
+        override,
+    )  # in here: it brings in pydantic, which takes longer than some commands
+
     for option in options:
         if not option.partition("=")[0] or "=" not in option:
             raise RequestError(f"The task option '{option}' must be key=value, for example digits=[1, 3].")

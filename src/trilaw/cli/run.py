@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trilaw.cli.terminal import say
-from trilaw.core.types import Evaluation
-from trilaw.pipeline.graph import stage_of
 from trilaw.reports import words
 
 if TYPE_CHECKING:
+    from trilaw.core.types import Evaluation
     from trilaw.pipeline.recipe import Recipe
     from trilaw.pipeline.run import RunSummary
 
@@ -59,8 +58,9 @@ def run_command(
 def closing(summary: RunSummary, recipe: Recipe) -> str:
     """What the command ends with: the table of results, the time, the report, and what to try next."""
     lines = [] if summary.fresh else [f"{summary.folder} was complete already; its results:", ""]
-    whole = [row for row in summary.evaluations if stage_of(row.stage, summary.results) == row.stage]  # no `zero@20`
-    table = results_table(whole)
+    points = {stage.name for stage in recipe.stages if getattr(stage.config, "for_laws", False)}
+    shown = [row for name, result in summary.results.items() if name not in points for row in result.evaluations]
+    table = results_table(shown)
     lines += [*table, ""] if table else []
     lines += [f"{'time':<8}{words.duration(summary.seconds)}", f"{'report':<8}{summary.report}"]
     if summary.model is not None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trilaw.cli.options import task_spec
 from trilaw.cli.terminal import say
 from trilaw.core.errors import ConfigError, SourceError, TaskError
-from trilaw.core.protocols import Task, TeachingTask
-from trilaw.core.types import Problem
-from trilaw.tasks.registry import KINDS, build, config_class
+
+if TYPE_CHECKING:
+    from trilaw.core.protocols import Task
+    from trilaw.core.types import Problem
+
+# The registry is imported where it is used: it brings in pydantic, which takes longer than some commands.
 
 app = typer.Typer(help="The tasks: list them, show one, prove a verifier.", no_args_is_help=True)
 
@@ -31,6 +34,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command("list")
 def list_tasks(as_json: Json = False) -> None:
     """List the kinds of tasks."""
+    from trilaw.tasks.registry import KINDS
+
     if as_json:
         typer.echo(json.dumps([{"kind": kind, "description": text} for kind, text in KINDS.items()], indent=2))
         return
@@ -52,6 +57,8 @@ def show(
 
     Each problem comes with a right completion and the verdict on it.
     """
+    from trilaw.tasks.registry import KINDS, build
+
     spec = task_spec(kind, option or [], data)
     options = _options(spec.kind)
     task: Task | None = None
@@ -94,6 +101,8 @@ def check(
 
     Every gold answer must be accepted and a corrupted one refused; exit status 1 if not.
     """
+    from trilaw.tasks.registry import build
+
     complaints = build(task_spec(kind, option or [], data)).validate()
     if as_json:
         typer.echo(json.dumps({"kind": kind, "sound": not complaints, "complaints": complaints}, indent=2))
@@ -107,6 +116,8 @@ def check(
 
 
 def _options(kind: str) -> list[dict[str, Any]]:
+    from trilaw.tasks.registry import config_class
+
     fields = config_class(kind).model_fields
     return [
         {
@@ -127,6 +138,8 @@ def _type(annotation: Any) -> str:
 
 
 def _shown(task: Task, split: str) -> list[dict[str, Any]]:
+    from trilaw.core.protocols import TeachingTask
+
     problems = task.problems(split, limit=3)
     completions: dict[str, str] = {}
     if isinstance(task, TeachingTask):

@@ -1,17 +1,19 @@
-"""The numbers of an architecture, read from config.json, with pure arithmetic on them. No torch.
+"""The numbers of an architecture that can be built and trained here, read from config.json. No torch.
 
-`model` builds modules from an `Arch`, ledgers and planner compute with it: one truth, and a test holds `parameters()` and
-`forward_flops()` equal to the real tensors and to `torch.utils.flop_counter`. Today it knows the Llama family: RMSNorm, rotary
-positions, grouped-query attention, SwiGLU, tied or untied head.
+`model` builds modules from an `Arch`, ledgers compute with it. What it counts (weights, FLOPs, cache) it asks of `trilaw.core.numbers`, which
+knows more families than can be built: one truth, and a test holds `parameters()` and `forward_flops()` equal to the real tensors and to
+`torch.utils.flop_counter`. Today it knows the Llama family: RMSNorm, rotary positions, grouped-query attention, SwiGLU, tied or untied head.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from trilaw.core.errors import ModelError, nearest
+from trilaw.core.numbers import Attention, FeedForward, Layer, Numbers
 
 FAMILIES = ("llama",)
 
@@ -132,19 +134,32 @@ class Arch:
         }
         return config
 
-    def parameters(self) -> int:
-        """Weights, each counted once (a tied head is the embedding)."""
-        return (
-            self.vocab_size * self.hidden_size * (1 if self.tied else 2)
-            + self.layers * self._layer()
-            + self.hidden_size
+    @cached_property
+    def numbers(self) -> Numbers:
+        """The counts behind the methods below, layer by layer."""
+        attention = Attention(
+            kind="full",
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            head_dim=self.head_dim,
+            value_dim=self.head_dim,
+            qkv_bias=self.attention_bias,
+            out_bias=self.attention_bias,
+        )
+        layer = Layer(attention, FeedForward("dense", self.intermediate_size, bias=self.mlp_bias))
+        return Numbers(
+            name=self.family,
+            family=self.family,
+            hidden=self.hidden_size,
+            vocab=self.vocab_size,
+            tied=self.tied,
+            max_positions=self.max_positions,
+            layers=(layer,) * self.layers,
         )
 
-    def _layer(self) -> int:
-        d, q, kv = self.hidden_size, self.heads * self.head_dim, self.kv_heads * self.head_dim
-        attention = d * q + 2 * d * kv + q * d + (q + 2 * kv + d if self.attention_bias else 0)
-        mlp = 3 * d * self.intermediate_size + (2 * self.intermediate_size + d if self.mlp_bias else 0)
-        return attention + mlp + 2 * d
+    def parameters(self) -> int:
+        """Weights, each counted once (a tied head is the embedding)."""
+        return self.numbers.parameters()
 
     def forward_flops(self, tokens: int, pairs: float, logits: int | None = None) -> float:
         """FLOPs of a forward pass: 2 a multiply-add, matrix products only.
@@ -152,16 +167,15 @@ class Arch:
         tokens: how many pass through the layers. pairs: query-key pairs attended, over all tokens (a causal sequence of length T
         has T (T + 1) / 2). logits: how many tokens need the head (all by default).
         """
-        d, q, kv = self.hidden_size, self.heads * self.head_dim, self.kv_heads * self.head_dim
-        layer = 2 * tokens * (d * q + 2 * d * kv + q * d + 3 * d * self.intermediate_size) + 4 * pairs * q
-        return float(self.layers * layer + 2 * (tokens if logits is None else logits) * d * self.vocab_size)
+        return self.numbers.forward_flops(tokens, pairs, logits)
 
     def train_flops(self, tokens: int, pairs: float, logits: int | None = None) -> float:
         """FLOPs of forward and backward (three times the forward pass: each product has two gradients)."""
         return 3.0 * self.forward_flops(tokens, pairs, logits)
 
     def kv_bytes_per_token(self, element_bytes: int = 2) -> int:
-        return 2 * self.layers * self.kv_heads * self.head_dim * element_bytes
+        """Bytes that a token adds to the cache."""
+        return self.numbers.kv_bytes_per_token(element_bytes)
 
 
 def _whole(config: Mapping[str, Any], key: str, where: str) -> int:

@@ -1,24 +1,11 @@
-"""What the laws are fitted to: measured points, and the CSV files that carry them.
-
-A file's header says what it holds; the first set of columns below that it covers decides. Columns that are not listed are refused,
-unless the caller names them in `ignore`. Numbers are plain decimals; an empty cell is allowed only where the column is optional.
-
-| kind     | columns                                                                  | optional                              |
-|----------|--------------------------------------------------------------------------|---------------------------------------|
-| losses   | parameters, tokens, loss                                                 | flops, accuracy, group                |
-| curve    | compute, value                                                           | questions, run                        |
-| counts   | problem, samples, correct                                                | votes, model                          |
-"""
+"""What the laws are fitted to: measured points. `tables` reads them from CSV files, `reports.measurements` from run folders."""
 
 from __future__ import annotations
 
-import csv
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from trilaw.core.errors import LawError, RequestError, nearest
+from trilaw.core.errors import LawError
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,66 +69,16 @@ class Measurement:
     counts: tuple[ProblemCounts, ...]
 
 
-_LOSSES = ("parameters", "tokens", "loss"), ("flops", "accuracy", "group")
-_CURVE = ("compute", "value"), ("questions", "run")
-_COUNTS = ("problem", "samples", "correct"), ("votes", "model")
-_KINDS = {"losses": _LOSSES, "curve": _CURVE, "counts": _COUNTS}
+@dataclass(frozen=True)
+class Material:
+    """What was measured. Keys of `curves` and `counts` name stages or models; `entropy` is the known irreducible loss, if any."""
 
-
-def kind_of(path: Path) -> str:
-    """ "losses", "curve" or "counts", by the header. Raises RequestError for a file that is none of them."""
-    return _kind(_rows(path)[0], path)
-
-
-def read_losses(path: Path, *, ignore: Iterable[str] = ()) -> tuple[LossPoint, ...]:
-    """Raises RequestError for a broken file (line and column are named)."""
-    points = []
-    for line, row in _table(path, "losses", ignore):
-        flops, accuracy = row.get("flops") or None, row.get("accuracy") or None
-        points.append(
-            LossPoint(
-                _number(row, "parameters", path, line, above=0),
-                _number(row, "tokens", path, line, above=0),
-                _number(row, "loss", path, line, above=0),
-                None if flops is None else _number(row, "flops", path, line, above=0),
-                None if accuracy is None else _number(row, "accuracy", path, line, least=0, most=1),
-                row.get("group") or "",
-            )
-        )
-    return tuple(points)
-
-
-def read_curves(path: Path, *, ignore: Iterable[str] = ()) -> dict[str, tuple[CurvePoint, ...]]:
-    """One curve a value of `run` (the empty name without that column), each in order of compute. Raises RequestError for a broken file."""
-    curves: dict[str, list[CurvePoint]] = {}
-    for line, row in _table(path, "curve", ignore):
-        point = CurvePoint(
-            _number(row, "compute", path, line, least=0),
-            _number(row, "value", path, line, least=0, most=1),
-            int(_number(row, "questions", path, line, least=0)) if row.get("questions") else 0,
-        )
-        curves.setdefault(row.get("run") or "", []).append(point)
-    return {run: tuple(sorted(points, key=lambda p: p.compute)) for run, points in curves.items()}
-
-
-def read_counts(path: Path, *, ignore: Iterable[str] = ()) -> dict[str, tuple[ProblemCounts, ...]]:
-    """One set of problems a value of `model`. `votes` reads "12/3 4 1": right answers before the stroke, wrong ones after it.
-
-    Raises RequestError for a broken file.
-    """
-    sets: dict[str, list[ProblemCounts]] = {}
-    for line, row in _table(path, "counts", ignore):
-        samples = _number(row, "samples", path, line, least=1)
-        correct = _number(row, "correct", path, line, least=0, most=samples)
-        if samples % 1 or correct % 1:
-            raise RequestError(f"{path}, line {line}: samples and correct are counts and must be whole numbers.")
-        right, wrong = _votes(row.get("votes") or "", path, line)
-        if sum(right) > correct or sum(right) + sum(wrong) > samples:
-            raise RequestError(f"{path}, line {line}: there are more votes than samples.")
-        sets.setdefault(row.get("model") or "", []).append(
-            ProblemCounts(row["problem"], int(samples), int(correct), right, wrong)
-        )
-    return {model: tuple(rows) for model, rows in sets.items()}
+    losses: Sequence[LossPoint] = ()
+    entropy: float | None = None
+    curves: Mapping[str, Sequence[CurvePoint]] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)  # of each curve: what was measured
+    counts: Mapping[str, Sequence[ProblemCounts]] = field(default_factory=dict)
+    measurements: Sequence[Measurement] = ()
 
 
 def one_group(points: Sequence[LossPoint]) -> None:
@@ -152,86 +89,3 @@ def one_group(points: Sequence[LossPoint]) -> None:
             f"The points come from {len(groups)} groups ({', '.join(repr(g) for g in groups)}), whose losses cannot be compared: "
             "fit one group at a time."
         )
-
-
-def _rows(path: Path) -> list[list[str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RequestError(f"{path} cannot be read as a table: {getattr(error, 'strerror', None) or error}.") from None
-    if not rows:
-        raise RequestError(f"{path} is empty: it needs a header line and one line a point.")
-    return rows
-
-
-def _kind(rows: Sequence[str], path: Path) -> str:
-    header = {cell.strip().lower() for cell in rows}
-    for name, (needed, _) in _KINDS.items():
-        if header >= set(needed):
-            return name
-    needs = "; ".join(f"{name}: {', '.join(needed)}" for name, (needed, _) in _KINDS.items())
-    raise RequestError(f"{path}: the columns {', '.join(sorted(header))} are those of no law ({needs}).")
-
-
-def _table(path: Path, kind: str, ignore: Iterable[str]) -> list[tuple[int, Mapping[str, str]]]:
-    rows = _rows(path)
-    found = _kind(rows[0], path)
-    if found != kind:
-        raise RequestError(f"{path} holds {found}, where {kind} were asked for.")
-    header = [cell.strip().lower() for cell in rows[0]]
-    known = {*_KINDS[kind][0], *_KINDS[kind][1]}
-    for name in header:
-        if name not in known and name not in ignore:
-            raise RequestError(f"{path}: the column '{name}' is not known{nearest(name, known)}.")
-    table: list[tuple[int, Mapping[str, str]]] = []
-    for line, row in enumerate(rows[1:], 2):
-        if len(row) != len(header):
-            raise RequestError(f"{path}, line {line}: {len(row)} cells where the header has {len(header)}.")
-        table.append((line, {name: cell.strip() for name, cell in zip(header, row)}))
-    if not table:
-        raise RequestError(f"{path} has a header and no points.")
-    return table
-
-
-def _number(
-    row: Mapping[str, str],
-    key: str,
-    path: Path,
-    line: int,
-    *,
-    above: float | None = None,
-    least: float | None = None,
-    most: float | None = None,
-) -> float:
-    text = row[key]
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    fits = math.isfinite(value) and (above is None or value > above)
-    fits = fits and (least is None or value >= least) and (most is None or value <= most)
-    if not fits:
-        bounds = [f"above {above:g}"] if above is not None else [f"at least {least:g}"] if least is not None else []
-        bounds += [f"at most {most:g}"] if most is not None else []
-        raise RequestError(
-            f"{path}, line {line}: {key} is '{text}', it must be a number {' and '.join(bounds)}.".replace(" .", ".")
-        )
-    return value
-
-
-def _votes(text: str, path: Path, line: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    if not text:
-        return (), ()
-    right, stroke, wrong = text.partition("/")
-    try:
-        if not stroke:
-            raise ValueError
-        sides = tuple(int(n) for n in right.split()), tuple(int(n) for n in wrong.split())
-        if min((*sides[0], *sides[1]), default=0) < 0:
-            raise ValueError
-    except ValueError:
-        raise RequestError(
-            f"{path}, line {line}: votes is '{text}', it must read like '12/3 4 1': votes of right answers, a stroke, votes of wrong ones."
-        ) from None
-    return sides

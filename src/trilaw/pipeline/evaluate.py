@@ -33,6 +33,7 @@ class EvalConfig(Config):
     top_p: float = Field(default=1.0, gt=0, le=1)
     min_p: float = Field(default=0.0, ge=0, lt=1)
     max_tokens: int = Field(default=512, ge=1)
+    for_laws: bool = False  # points for the scaling laws: left out of the tables of results and of the verdicts
 
     @field_validator("models", "splits")
     @classmethod

@@ -1,12 +1,13 @@
 """The graph of a recipe: stages are nodes, `base` and `models` are the edges.
 
-A reference is the name of an EARLIER stage that makes a model, with `@step` for one that it kept on the way (`keep_every`), or else the name of a model (a catalogue name, a folder, a file, a
+A reference is the name of an EARLIER stage that makes a model, with `@step` for one that it kept on the way (`keep_every`; `@*` in a
+list stands for all of them), or else the name of a model (a catalogue name, a folder, a file, a
 run folder, a hub repository). The order of the recipe is the order of the run, so the graph has no cycle by construction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from trilaw.core.config import Config
 from trilaw.core.errors import ConfigError, nearest
@@ -21,6 +22,28 @@ def references(config: Config) -> list[tuple[str, str]]:
         edges.append(("base", base))
     edges += [("models", name) for name in getattr(config, "models", ())]
     return edges
+
+
+def expand(config: Config, configs: Mapping[str, Config]) -> Config:
+    """`config` with each `stage@*` of its `models` replaced by the models that this stage keeps, in order (none if it keeps none)."""
+    models = getattr(config, "models", None)
+    if not isinstance(models, list) or not any(name.endswith("@*") for name in models):
+        return config
+    named = {stage: [f"{stage}@{step}" for step in kept(other)] for stage, other in configs.items()}
+    listed = [(name.removesuffix("@*"), name) for name in models]
+    return config.model_copy(
+        update={
+            "models": [
+                x for stage, name in listed for x in (named[stage] if name != stage and stage in named else [name])
+            ]
+        }
+    )
+
+
+def kept(config: Config) -> range:
+    """The steps whose models a stage keeps."""
+    every, steps = getattr(config, "keep_every", 0), getattr(config, "steps", 0)
+    return range(every, steps, every) if every else range(0)
 
 
 def check(stages: Sequence[tuple[str, Config, bool]], where: str) -> None:
@@ -63,8 +86,6 @@ def stage_of(reference: str, stages: Container[str]) -> str:
 def _check_kept(config: Config, reference: str, place: str) -> None:
     """The stage must keep its model of that step."""
     stage, step = split_step(reference)
-    every, steps = getattr(config, "keep_every", 0), getattr(config, "steps", 0)
-    kept = range(every, steps, every) if every else range(0)
-    if step not in kept:
-        names = [f"{stage}@{n}" for n in kept]
+    if step not in kept(config):
+        names = [f"{stage}@{n}" for n in kept(config)]
         raise ConfigError(f"{place} is not kept{nearest(reference, names)}: set keep_every of stage '{stage}' to fit.")

@@ -19,7 +19,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -149,6 +149,8 @@ def parse_recipe(
     specs = dict(head.tasks)
     given = dict(tasks or {})
     stages = [_stage(table, index, specs, given, where, kinds) for index, table in enumerate(head.stages)]
+    configs = {stage.name: stage.config for stage in stages}
+    stages = [replace(stage, config=graph.expand(stage.config, configs)) for stage in stages]
     for index, stage in enumerate(stages):
         if stage.name in [other.name for other in stages[:index]]:
             raise ConfigError(f"{where}: two stages are called '{stage.name}': give each its own name.")

@@ -44,4 +44,5 @@ KINDS: Mapping[str, Kind] = {
     "eval": Kind(
         "trilaw.pipeline.evaluate", "EvalConfig", False, "accuracy of models on a task's splits, with intervals"
     ),
+    "laws": Kind("trilaw.pipeline.laws", "LawsConfig", False, "the three scaling laws of what was measured so far"),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,8 +45,13 @@ class Plan:
 
 def charts(run: Run) -> list[Chart]:
     """All charts that the run has numbers for, drawn."""
+    return render(plans(run), "c")
+
+
+def render(planned: Sequence[Plan], prefix: str) -> list[Chart]:
+    """The plans drawn for a page; ids inside a picture begin with `prefix`, so that none meet."""
     made: list[Chart] = []
-    for index, plan in enumerate(plans(run)):
+    for index, plan in enumerate(planned):
         with style.styled() as figure_class:
             figure = figure_class(figsize=_SIZE, layout="constrained")
             figure.patch.set_alpha(0)
@@ -55,7 +59,7 @@ def charts(run: Run) -> list[Chart]:
             axes.patch.set_alpha(0)
             plan.draw(axes)
             label = html.escape(words.clean(f"{plan.title}. {plan.caption}"))
-            made.append(Chart(plan.title, plan.caption, style.inline(style.svg(figure), f"c{index}-", label)))
+            made.append(Chart(plan.title, plan.caption, style.inline(style.svg(figure), f"{prefix}{index}-", label)))
     return made
 
 
@@ -276,7 +280,7 @@ def _loss(run: Run, looks: Looks) -> list[Plan]:
                 axes.plot(xs[-1:], ys[-1:], color=kind.color, marker=kind.mark, markersize=6.5, linestyle="none")
             size = f" · {words.si(stage.parameters)}" if stage.parameters else ""
             ends.append((ys[-1], words.clean(stage.name, 24) + size, kind.color))
-        _power_axis(axes.xaxis)
+        style.power_axis(axes.xaxis)
         axes.set_xlabel("training compute (FLOPs)")
         axes.set_ylabel("validation loss (nats a token)")
         style.end_labels(axes, ends)
@@ -323,25 +327,6 @@ def _accuracy(run: Run, looks: Looks, task: str, split: str) -> list[Plan]:
 
     caption = "pass@k (filled): any of k samples is right. maj@k (hollow): the most frequent answer is right. Bars: intervals over problems."
     return [Plan("accuracy", f"Accuracy on {task} / {split}", caption, draw)]
-
-
-def _power_axis(axis: Any) -> None:
-    """Powers of ten in Unicode: matplotlib's own are set as mathematics, which the house style does not parse."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    low, high = axis.get_view_interval()
-    narrow = high < 30 * low  # one power of ten alone would be no scale
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
-    axis.set_major_formatter(FuncFormatter(lambda x, _: _power_label(x)))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _power_label(x: float) -> str:
-    if x <= 0:
-        return ""
-    exponent = math.floor(math.log10(x) + 1e-9)
-    factor = round(x / 10.0**exponent)
-    return words.ten_to(exponent) if factor == 1 else f"{factor}×{words.ten_to(exponent)}"
 
 
 def _whole_axis(axis: Any) -> None:

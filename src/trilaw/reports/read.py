@@ -66,7 +66,8 @@ class Run:
     name: str
     seed: int
     stages: tuple[StageRecord, ...]
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[Evaluation, ...]  # all of them
+    shown: tuple[Evaluation, ...]  # those that are results; the others (`for_laws`) are points of curves
     events: tuple[Mapping[str, Any], ...]
     samples: tuple[StoredSample, ...]
     resolved: Mapping[str, Any]
@@ -76,11 +77,6 @@ class Run:
     @property
     def complete(self) -> bool:
         return all(stage.done for stage in self.stages)
-
-    @property
-    def shown(self) -> tuple[Evaluation, ...]:
-        """The evaluations without those of models kept on the way (`zero@20`): these are points of a curve, not results."""
-        return tuple(row for row in self.evaluations if self.place(row.stage)[1] is None)
 
     def place(self, model: str) -> tuple[str, int | None]:
         """("zero", 20) of "zero@20" if the run has a stage of that name, else (model, None)."""
@@ -119,11 +115,14 @@ def read_run(folder: Path) -> Run:
     resolved = read_resolved(folder)
     stages: list[StageRecord] = []
     evaluations: list[Evaluation] = []
+    shown: list[Evaluation] = []
     samples: list[StoredSample] = []
     for config in resolved["stages"]:
         done = _object(folder / "stages" / config["name"] / "done.json")
         stages.append(_stage(folder, config, done))
-        evaluations += _evaluations(done)
+        rows = list(_evaluations(done))
+        evaluations += rows
+        shown += [] if config.get("for_laws") is True else rows
         samples += _samples(folder / "stages" / config["name"], config)
     return Run(
         folder=folder,
@@ -131,8 +130,9 @@ def read_run(folder: Path) -> Run:
         seed=int(number(resolved.get("seed")) or 0),
         stages=tuple(stages),
         evaluations=tuple(evaluations),
+        shown=tuple(shown),
         # Not by EventLog: opening one mends a torn line, and a report must not write into a run that may still be going.
-        events=tuple(_lines(folder / "events.jsonl")),
+        events=tuple(lines(folder / "events.jsonl")),
         samples=tuple(samples),
         resolved=resolved,
         manifest=_object(folder / "manifest.json"),
@@ -224,7 +224,7 @@ def _evaluations(done: dict[str, Any]) -> Iterator[Evaluation]:
         )
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def lines(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON objects of a .jsonl file, one a line; torn, foreign and overlong lines are passed over."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
@@ -246,7 +246,7 @@ def _samples(folder: Path, config: Mapping[str, Any]) -> Iterator[StoredSample]:
         for split in splits if isinstance(splits, list) else []:
             path = sample_store(folder, str(model), str(split))
             task = str(_object(path.with_suffix(".settings.json")).get("task", ""))
-            for row in _lines(path):
+            for row in lines(path):
                 if row.get("sample") == 0 and isinstance(row.get("text"), str) and isinstance(row.get("problem"), str):
                     yield _sample(row, str(model), task, str(split))
 

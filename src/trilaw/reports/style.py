@@ -8,11 +8,14 @@ CSS variable with itself as fallback.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from trilaw.reports import words
 
 INK, MUTED, GRID = "#1f2328", "#59636e", "#e4e7eb"
 SLATE = "#4d5761"  # the model that the others are compared with
@@ -116,6 +119,25 @@ def percent_axis(axis: Any) -> None:
     from matplotlib.ticker import FuncFormatter
 
     axis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.0f} %"))
+
+
+def power_axis(axis: Any) -> None:
+    """Powers of ten in Unicode: matplotlib's own are set as mathematics, which the house style does not parse."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    narrow = high < 30 * low  # one power of ten alone would be no scale
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: power_label(x)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def power_label(x: float) -> str:
+    if x <= 0:
+        return ""
+    exponent = math.floor(math.log10(x) + 1e-9)
+    factor = round(x / 10.0**exponent)
+    return words.ten_to(exponent) if factor == 1 else f"{factor}×{words.ten_to(exponent)}"
 
 
 def svg(figure: Any) -> str:

@@ -1,0 +1,117 @@
+"""`trilaw fit` on tables: each law from a file, what it refuses, and plain data behind --json."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trilaw.cli.main import main
+
+
+def call(*words: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(list(words))
+    return int(end.value.code or 0)
+
+
+@pytest.fixture
+def losses(tmp_path: Path) -> Path:
+    path = tmp_path / "losses.csv"
+    rows = ["parameters,tokens,loss"]
+    for n in (1e7, 3e7, 1e8, 3e8):
+        rows += [f"{n:.0f},{d:.0f},{1.69 + 406.4 / n**0.34 + 410.7 / d**0.28:.12f}" for d in (1e9, 4e9, 2e10)]
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+@pytest.fixture
+def counts(tmp_path: Path) -> Path:
+    draw = np.random.default_rng(3)
+    rows = ["problem,samples,correct,votes"]
+    for i in range(60):
+        right = int(draw.binomial(16, draw.beta(0.8, 1.5)))
+        wrong = 16 - right
+        rows.append(f"p{i},16,{right},{right or ''}/{' '.join(str(v) for v in (wrong // 2, wrong - wrong // 2) if v)}")
+    path = tmp_path / "counts.csv"
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def test_pretraining_from_a_table(losses: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("fit", str(losses), "--bootstraps", "50") == 0
+    said = capsys.readouterr().out
+    assert "Law 1, pre-training: 12 points" in said
+    assert re.search(r"alpha +0\.34 ", said)
+    assert "Law 2" not in said
+    assert call("fit", str(losses), "--bootstraps", "0", "--json") == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["laws"]["pretrain"]["beta"]["value"] == pytest.approx(0.28, rel=1e-5)
+    assert len(data["laws"]["pretrain"]["curve"]) > 20
+    assert data["refused"] == {}
+
+
+def test_the_known_entropy_is_met_or_not(losses: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("fit", str(losses), "--bootstraps", "50", "--entropy", "1.2") == 0
+    assert "OUTSIDE the interval of E" in capsys.readouterr().out
+
+
+def test_a_picture_of_what_was_fitted(losses: Path, counts: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "laws.svg"
+    assert call("fit", str(losses), str(counts), "--bootstraps", "40", "--picture", str(picture)) == 0
+    text = picture.read_text()
+    assert "Law 1: what pre-training buys" in text
+    assert "Law 3: what more samples buy" in text
+    assert call("fit", str(losses), "--bootstraps", "0", "--picture", str(tmp_path / "laws.gif")) == 2
+
+
+def test_test_time_from_counts(counts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("fit", str(counts), "--bootstraps", "60") == 0
+    said = capsys.readouterr().out
+    assert "Law 3, test time: samples, 60 problems x 16 samples" in said
+    assert "pass@160" in said
+    assert "extrapolated" in said
+    assert "plateau of the vote" in said
+
+
+def test_two_recipes_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ["run,compute,value,questions"]
+    for run, top in (("a", 0.8), ("b", 0.6)):
+        rows += [f"{run},{c},{0.1 + (top - 0.1) / (1 + (10 / c) ** 1.8):.6f},2000" for c in np.geomspace(1, 200, 24)]
+    path = tmp_path / "curves.csv"
+    path.write_text("\n".join(rows) + "\n")
+    assert call("fit", str(path), "--bootstraps", "100") == 0
+    said = capsys.readouterr().out
+    assert "Law 2, post-training: a" in said
+    assert "a against b:" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["none.csv"], "none.csv is neither a run folder nor a CSV file"),
+        (["LOSSES", "--law", "laws"], "There is no law 'laws'"),
+        (["LOSSES", "--law", "posttrain"], "No law can be fitted"),
+        (["LOSSES", "--map", "loss"], "--map is 'loss': write it as NAME=VALUE"),
+        (["LOSSES", "--where", "tokens=7"], "has no line that is asked for"),
+        (["LOSSES", "--map", "los=loss"], "'los' is no column of a law's table"),
+    ],
+)
+def test_one_sentence_for_what_is_wrong(
+    words: list[str], sentence: str, losses: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("fit", *(str(losses) if word == "LOSSES" else word for word in words)) == 2
+    said = capsys.readouterr()
+    assert sentence in said.err
+    assert said.err.count("\n") == 1
+    assert said.out == ""
+
+
+def test_too_few_points_say_how_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "few.csv"
+    path.write_text("parameters,tokens,loss\n1e6,1e7,3\n2e6,1e7,2.9\n")
+    assert call("fit", str(path)) == 2
+    assert "6" in capsys.readouterr().err
