@@ -54,6 +54,20 @@ def test_pretraining_from_a_table(losses: Path, capsys: pytest.CaptureFixture[st
     assert data["refused"] == {}
 
 
+def test_the_link_from_loss_to_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ["parameters,tokens,loss,accuracy"]
+    for n in (1e7, 3e7, 1e8, 3e8):
+        for d in (1e9, 4e9, 2e10):
+            loss = 1.69 + 406.4 / n**0.34 + 410.7 / d**0.28
+            rows.append(f"{n:.0f},{d:.0f},{loss:.12f},{1 - 0.8 + 1.4 * np.exp(-0.9 * loss):.12f}")
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(rows) + "\n")
+    assert call("fit", str(path), "--bootstraps", "20") == 0
+    said = capsys.readouterr().out
+    assert "Loss to accuracy" in said
+    assert re.search(r"gamma +0\.9 ", said)
+
+
 def test_the_known_entropy_is_met_or_not(losses: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("fit", str(losses), "--bootstraps", "50", "--entropy", "1.2") == 0
     assert "OUTSIDE the interval of E" in capsys.readouterr().out

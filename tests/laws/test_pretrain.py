@@ -17,7 +17,8 @@ from trilaw.core.errors import LawError, RequestError
 from trilaw.laws.fitting import NO_BOOTSTRAP
 from trilaw.laws.optimum import chinchilla_optimum
 from trilaw.laws.points import LossPoint
-from trilaw.laws.pretrain import _GRID, EXPONENTS, METHOD, _descend, _starts, fit_pretrain, surface
+from trilaw.laws.pretrain import METHOD, fit_pretrain, surface
+from trilaw.laws.pretrain_descent import EXPONENTS, GRID, descend, starts
 
 HOFFMANN = (1.69, 406.4, 410.7, 0.34, 0.28)  # arXiv 2203.15556, as printed
 EPOCH = (1.81686, 482.00572, 2085.4342, 0.34781, 0.36585)  # arXiv 2404.10102
@@ -112,7 +113,7 @@ def test_each_weighted_draw_is_minimised_too():
     x, y, t = (np.log(v) - np.log(v).mean() for v in (N, D, L))
     weights = np.random.default_rng(0).standard_exponential((3, len(points)))
     start = np.tile([0.5, np.log(0.2), np.log(0.3), 0.3, 0.3], (3, 1))
-    z, depth = _descend(start, x, y, t, weights, np.ones(5, dtype=bool), 1e-3)
+    z, depth = descend(start, x, y, t, weights, np.ones(5, dtype=bool), 1e-3)
     for row in range(3):
         E, a, b, alpha, beta = z[row]
         natural = [
@@ -133,7 +134,7 @@ def test_the_grid_solves_non_negative_least_squares():
     points = noisy(noise=0.02)
     N, D, L = np.array([(p.parameters, p.tokens, p.loss) for p in points]).T
     x, y, t = (np.log(v) - np.log(v).mean() for v in (N, D, L))
-    z = _starts(x, y, t, (True, True, True), None)
+    z = starts(x, y, t, (True, True, True), None)
     pinned = 0
     for row in z[:: len(z) // 60]:
         columns = np.exp(-t)[:, None] * np.stack([np.ones(len(x)), np.exp(-row[3] * x), np.exp(-row[4] * y)], axis=1)
@@ -141,7 +142,7 @@ def test_the_grid_solves_non_negative_least_squares():
         ours = np.linalg.norm(columns @ np.array([row[0], np.exp(row[1]), np.exp(row[2])]) - 1)
         assert ours == pytest.approx(depth, rel=1e-5)
         pinned += bool((coefficients == 0).any())
-    assert len(z) == _GRID**2
+    assert len(z) == GRID**2
     assert pinned > 5  # the active sets were put to use
 
 

@@ -99,7 +99,13 @@ def test_a_coin_has_no_curve(fake: FakeRun) -> None:
     base(fake, "big", 1000, 1.2)
     fake.grpo("coin", "big", 0.5)
     fake.stages[-1]["reward"] = "random"
-    assert curves(read_run(fake.close())) == ()
+    done = {"evaluations": rows({"coin": 0.1})}
+    fake.stage("exam", "eval", done, models=["big", "coin"], task="calc", splits=["test"])
+    for model in ("big", "coin"):
+        store(fake, "exam", model, [1, 2, 3])
+    read = read_run(fake.close())
+    assert curves(read) == ()
+    assert [m.model for m in measurements(read)] == ["big"]  # what a coin bought is no point of a law
 
 
 def test_measurements_know_what_was_spent(run: Path) -> None:

@@ -111,6 +111,10 @@ def told(found: Findings) -> list[str]:
     lines: list[str] = []
     if found.pretrain is not None:
         lines += _pretrain(found)
+    if found.link is not None:
+        link = found.link
+        rows = [("eps", link.eps), ("k", link.k), ("gamma", link.gamma)]
+        lines += ["", "Loss to accuracy: 1 - accuracy = eps - k exp(-gamma loss)", *_table(rows), *notes(link.notes)]
     for name, fit in found.posttrain.items():
         source = found.material.sources.get(name)
         title = f"Law 2, post-training: {name or 'run'}{f' ({source})' if source else ''}"

@@ -19,7 +19,6 @@ import numpy as np
 from trilaw.core.errors import LawError, TrilawError
 from trilaw.core.estimators import pass_at_k, powers
 from trilaw.core.types import Estimate
-from trilaw.laws.curves import VoteFit, fit_votes
 from trilaw.laws.fitting import BOOTSTRAPS
 from trilaw.laws.joint import JointFit, fit_joint
 from trilaw.laws.link import LinkFit, fit_link
@@ -28,6 +27,7 @@ from trilaw.laws.points import Material
 from trilaw.laws.posttrain import PosttrainFit, fit_posttrain
 from trilaw.laws.pretrain import PretrainFit, fit_pretrain
 from trilaw.laws.testtime import TesttimeFit, fit_testtime
+from trilaw.laws.votes import VoteFit, fit_votes
 
 LAWS = ("pretrain", "posttrain", "testtime", "joint")
 BEYOND = 10.0  # times the largest compute or number of samples up to which curves are drawn

@@ -16,6 +16,8 @@ CONFIDENCE = (
 )
 BOOTSTRAPS = 1000
 NO_BOOTSTRAP = "no bootstrap"
+OVER_PROBLEMS = "bootstrap over problems"
+_LEVERAGE = 0.75  # beyond it a weight is mostly nought, and the draw without that point says nothing
 FAR = 10.0  # times beyond the largest point from which a prediction carries a caution
 
 
@@ -42,3 +44,24 @@ def caution(reach: float, what: str = "compute") -> str | None:
     if not math.isfinite(reach) or reach <= FAR:
         return None
     return f"{reach:.3g}x beyond the data in {what}: an extrapolation this far is a guess, whatever its interval says."
+
+
+def leverage_weights(draws: np.random.Generator, slope_MP: Floats, rows: int) -> Floats:
+    """[rows, M] bootstrap weights: gamma variates of mean 1 and variance 1 / (1 - leverage), for the slopes of a fit at its points."""
+    scaled_MP = slope_MP / np.maximum(np.linalg.norm(slope_MP, axis=0), 1e-300)
+    leverage_M = (np.linalg.qr(scaled_MP)[0] ** 2).sum(axis=1)
+    shape_M = 1.0 - np.minimum(leverage_M, _LEVERAGE)
+    weights: Floats = draws.standard_gamma(shape_M, (rows, len(shape_M))) / shape_M
+    return weights
+
+
+def problem_means(values_P: Floats, weights_SP: Floats) -> Floats:
+    """[S] means over problems, a share each, for the numbers of times that each bootstrap draw took a problem."""
+    means: Floats = np.clip(weights_SP @ values_P / len(values_P), 0.0, 1.0)
+    return means
+
+
+def over_problems(values_P: Floats, weights_SP: Floats) -> Estimate:
+    """The mean of one share a problem, with its interval."""
+    value = float(np.clip(values_P.mean(), 0.0, 1.0))
+    return interval(value, problem_means(values_P, weights_SP), len(values_P), OVER_PROBLEMS)

@@ -23,9 +23,9 @@ from scipy.special import fdtri
 
 from trilaw.core.errors import LawError, RequestError
 from trilaw.core.types import Estimate
-from trilaw.laws.fitting import BOOTSTRAPS, CONFIDENCE, Floats, generator, interval
+from trilaw.laws.fitting import BOOTSTRAPS, CONFIDENCE, Floats, generator, interval, leverage_weights
 from trilaw.laws.points import LossPoint, one_group
-from trilaw.laws.pretrain import METHOD, METHOD_NEW, leverage_weights
+from trilaw.laws.pretrain import METHOD, METHOD_NEW
 
 PARAMETERS = ("eps", "k", "gamma")
 GAMMAS = (0.02, 50.0)  # per nat: gamma is sought between these

@@ -25,12 +25,11 @@ from trilaw.core.types import Estimate
 from trilaw.laws import fitting
 from trilaw.laws.coverage_mixture import Mixture, Pairs, Rows, draw, fit_rows
 from trilaw.laws.coverage_models import FAMILIES, FARTHEST, Family, Ints, nodes
-from trilaw.laws.fitting import BOOTSTRAPS, Floats, generator, interval
+from trilaw.laws.fitting import BOOTSTRAPS, OVER_PROBLEMS, Floats, generator, interval
 from trilaw.laws.points import ProblemCounts
 
 Population = Literal["these", "new"]
 METHOD = "families averaged, bootstrap over problems"
-METHOD_CURVE = "bootstrap over problems"
 COLUMNS = ("family", "first", "second", "body a", "body b", "body share", "zero mass", "ceiling")  # of draws_SP
 LEAST_PROBLEMS = 10
 LEAST_SAMPLES = 4
@@ -52,7 +51,7 @@ class PowerLaw:
     def predict(self, k: float) -> Estimate:
         value = math.exp(-self.A.value * k**-self.B.value)
         draws_S = np.exp(-self.draws_SP[:, 0] * k ** -self.draws_SP[:, 1])
-        return interval(value, draws_S, self.A.n, METHOD_CURVE)
+        return interval(value, draws_S, self.A.n, OVER_PROBLEMS)
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ class TesttimeFit:
             raise RequestError(f"k is {k}, pass@k can be measured from 1 to {fewest} samples a problem; use predict.")
         values_P = np.array([pass_at_k(p.samples, p.correct, k) for p in self.points])
         picks_SP = generator(0, "measured", len(values_P)).integers(0, len(values_P), (BOOTSTRAPS, len(values_P)))
-        return interval(float(values_P.mean()), values_P[picks_SP].mean(axis=1), len(values_P), METHOD_CURVE)
+        return interval(float(values_P.mean()), values_P[picks_SP].mean(axis=1), len(values_P), OVER_PROBLEMS)
 
     def reach(self, k: float) -> float:
         """k over the samples drawn (of the problem with the fewest)."""
@@ -198,7 +197,7 @@ def fit_testtime(counts: Sequence[ProblemCounts], *, bootstraps: int = BOOTSTRAP
     beta_rows = alone[_BETA]
     beta_drawn = draw(pairs, beta_rows, max(_BETA_DRAWS, bootstraps) if bootstraps else 0, stream)[0]
     alpha, beta = (
-        interval(float(np.exp(beta_rows.weight_R @ beta_rows.theta_RP[:, i])), draws_S, len(points), METHOD_CURVE)
+        interval(float(np.exp(beta_rows.weight_R @ beta_rows.theta_RP[:, i])), draws_S, len(points), OVER_PROBLEMS)
         for i, draws_S in enumerate(np.exp(beta_drawn.theta_RP[:, :2]).T)
     )
     fewest = int(samples_H.min())
@@ -264,7 +263,7 @@ def _power_law(
     parameters_SP = np.column_stack([np.exp(y_SK.mean(axis=1) - slope_S * x_K.mean()), -slope_S])
     parameters_SP[~inside.all(axis=1)] = np.nan
     draws_SP = parameters_SP[1:]
-    a, b = (interval(float(parameters_SP[0, i]), draws_SP[:, i], len(points), METHOD_CURVE) for i in (0, 1))
+    a, b = (interval(float(parameters_SP[0, i]), draws_SP[:, i], len(points), OVER_PROBLEMS) for i in (0, 1))
     return PowerLaw(a, b, draws_SP)
 
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trilaw.core.errors import RequestError, RunError
-from trilaw.core.rundir import write_text
+from trilaw.core.errors import RequestError
 from trilaw.core.types import Estimate
 from trilaw.reports import style, words
 from trilaw.reports.read import Run, StageRecord
@@ -68,8 +67,7 @@ def picture(run: Run, path: Path) -> None:
 
     Raises RequestError for another suffix or a run without a chart, RunError if the file cannot be written.
     """
-    if path.suffix not in (".svg", ".png"):
-        raise RequestError(f"--picture {path}: give a name that ends in .svg or .png.")
+    style.check_picture(path)
     by_key = {plan.key: plan for plan in reversed(plans(run))}  # of several of a kind, the first
     chosen = [by_key[key] for key in ("reward", "length", "accuracy", "loss", "sft") if key in by_key][:3]
     if not chosen:
@@ -81,14 +79,7 @@ def picture(run: Run, path: Path) -> None:
             axes = figure.add_subplot(1, len(chosen), index + 1)
             plan.draw(axes)
             axes.set_title(plan.title, fontsize=9.5, loc="left", pad=8)
-        if path.suffix == ".svg":
-            write_text(path, style.svg(figure))
-            return
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, dpi=200)
-        except OSError as error:
-            raise RunError(f"{path} cannot be written: {error.strerror or error}.") from None
+        style.save(figure, path)
 
 
 def plans(run: Run) -> list[Plan]:

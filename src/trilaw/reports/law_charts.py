@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trilaw.core.errors import RequestError, RunError
-from trilaw.core.rundir import write_text
+from trilaw.core.errors import RequestError
 from trilaw.reports import style, words
 from trilaw.reports.style import end_labels, look, percent_axis
 
@@ -59,8 +58,7 @@ def drawings(data: Data) -> list[Drawing]:
 
 def picture(data: Data, path: Path) -> None:
     """All laws in one figure, as .svg or .png. Raises RequestError for another suffix or nothing to draw, RunError if it cannot be written."""
-    if path.suffix not in (".svg", ".png"):
-        raise RequestError(f"--picture {path}: give a name that ends in .svg or .png.")
+    style.check_picture(path)
     found = drawings(data)
     if not found:
         raise RequestError("There is no fitted law to draw.")
@@ -70,14 +68,7 @@ def picture(data: Data, path: Path) -> None:
             axes = figure.add_subplot(1, len(found), index + 1)
             draw(axes)
             axes.set_title(title, fontsize=9.5, loc="left", pad=8)
-        if path.suffix == ".svg":
-            write_text(path, style.svg(figure))
-            return
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, dpi=200)
-        except OSError as error:
-            raise RunError(f"{path} cannot be written: {error.strerror or error}.") from None
+        style.save(figure, path)
 
 
 def _band(axes: Any, curve: Sequence[Data], x: str, last: float, color: str, *, thin: bool = False) -> None:

@@ -70,7 +70,7 @@ def curves(run: Run) -> tuple[Curve, ...]:
     """One curve a stage of reinforcement learning that has at least two points."""
     found = []
     for stage in run.stages:
-        if stage.kind == "grpo":
+        if stage.kind == "grpo" and not _coin(stage):
             held = _held_out(run, stage)
             curve = held if held is not None and len(held.points) >= ENOUGH else _training(run, stage) or held
             if curve is not None and len(curve.points) > 1:
@@ -139,6 +139,8 @@ def _measurement(run: Run, stage: StageRecord, model: str, split: str) -> Measur
         parameters = heirs[0].parameters if heirs else None
     if not parameters:
         return None
+    if any(_coin(record) for record in chain):
+        return None  # its compute bought nothing by design, so it is no point of a law
     spent = sum(record.flops for record in chain if record.kind != "pretrain")
     if step is not None:
         spent += flops_at(run, name, step) - chain[0].flops
@@ -165,6 +167,11 @@ def flops_at(run: Run, stage: str, step: int) -> float:
 
 def _record(run: Run, name: str) -> StageRecord | None:
     return next((stage for stage in run.stages if stage.name == name), None)
+
+
+def _coin(stage: StageRecord) -> bool:
+    """Whether a stage of reinforcement learning was a control, paid by a coin."""
+    return bool(stage.config.get("reward", "task") != "task")
 
 
 def _held_out(run: Run, stage: StageRecord) -> Curve | None:
@@ -199,8 +206,6 @@ def _points(run: Run, stage: StageRecord, task: str, split: str) -> Iterator[Cur
 
 
 def _training(run: Run, stage: StageRecord) -> Curve | None:
-    if stage.config.get("reward", "task") != "task":
-        return None  # a coin's reward is no accuracy
     questions = int(number(stage.config.get("problems")) or 0)
     points, spent = [], 0.0
     for row in run.rows(stage.name):

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trilaw.core.errors import RequestError, RunError
-from trilaw.core.rundir import write_text
 from trilaw.reports import style, words
 from trilaw.reports.style import look, power_axis
 
@@ -112,18 +110,10 @@ def _speed(flops: float) -> str:
 
 def _write(path: Path, title: str, draw: Callable[[Any], None], size: tuple[float, float]) -> None:
     """One figure as .svg or .png. Raises RequestError for another suffix, RunError if it cannot be written."""
-    if path.suffix not in (".svg", ".png"):
-        raise RequestError(f"--picture {path}: give a name that ends in .svg or .png.")
+    style.check_picture(path)
     with style.styled() as figure_class:
         figure = figure_class(figsize=size, layout="constrained", facecolor="white")
         axes = figure.add_subplot()
         draw(axes)
         axes.set_title(words.clean(title, 120), fontsize=9.5, loc="left", pad=8)
-        if path.suffix == ".svg":
-            write_text(path, style.svg(figure))
-            return
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, dpi=200)
-        except OSError as error:
-            raise RunError(f"{path} cannot be written: {error.strerror or error}.") from None
+        style.save(figure, path)

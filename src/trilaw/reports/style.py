@@ -13,8 +13,11 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from trilaw.core.errors import RequestError, RunError
+from trilaw.core.rundir import write_text
 from trilaw.reports import words
 
 INK, MUTED, GRID = "#1f2328", "#59636e", "#e4e7eb"
@@ -145,6 +148,24 @@ def svg(figure: Any) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return buffer.getvalue()
+
+
+def check_picture(path: Path) -> None:
+    """Raises RequestError unless a picture can have this name. Asked before anything is drawn."""
+    if path.suffix not in (".svg", ".png"):
+        raise RequestError(f"--picture {path}: give a name that ends in .svg or .png.")
+
+
+def save(figure: Any, path: Path) -> None:
+    """A figure as a file, by the suffix of its name. Raises RunError if it cannot be written."""
+    if path.suffix == ".svg":
+        write_text(path, svg(figure))
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=200)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror or error}.") from None
 
 
 def inline(document: str, prefix: str, description: str) -> str:

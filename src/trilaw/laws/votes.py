@@ -1,9 +1,7 @@
-"""Curves of the strategies that must pick one answer: plurality vote (maj@k) and best of k by a score, and where they level off.
+"""Plurality vote (maj@k) against the number of votes, and where it levels off.
 
-Up to the n samples drawn both are exact (`core.estimators`). Beyond them:
-
-Vote. As k grows the vote elects the likeliest answer, so the plateau is the share of problems whose likeliest answer is right. What the
-votes of a problem say about its answers is a posterior, with these rules:
+Up to the n samples drawn it is exact (`core.estimators`). Beyond them: as k grows the vote elects the likeliest answer, so the plateau is
+the share of problems whose likeliest answer is right. What the votes of a problem say about its answers is a posterior, with these rules:
 - the share of the right answer: its posterior under the distribution of success over all the problems (`coverage_mixture`), so that a
   problem with few votes borrows from the others;
 - the wrong answers among themselves: a Dirichlet process (Ferguson 1973), that is Dirichlet with the votes of the answers seen and the
@@ -12,12 +10,8 @@ votes of a problem say about its answers is a posterior, with these rules:
 - silent samples (no answer) among the wrong: Beta with the counts; several right answers among themselves: Dirichlet with the votes.
 The curve beyond n is the exact one at n plus what this model adds from n to k, so it does not jump at n.
 
-Best of k. If the value of a sample were linear in the rank u of its score at the top, v(u) = v - s (1 - u), the best of k would be worth
-v - s / (k + 1) exactly; so the curve beyond n is the line in 1/(k + 1) through the exact values at n/2 and n. That
-looks at the top tail that n samples show and at no more: a scorer that is fooled by one sample in a thousand shows it in none of them.
-
 Intervals are bootstraps over problems, for new problems of the same kind. What is not in them is the uncertainty of the distribution
-of success itself: where all problems are near a tie (shares of .55 against .45, say), the vote's plateau is less certain than stated.
+of success itself: where all problems are near a tie (shares of .55 against .45, say), the plateau is less certain than stated.
 """
 
 from __future__ import annotations
@@ -32,21 +26,18 @@ import numpy as np
 from scipy.special import expit
 
 from trilaw.core.errors import LawError, RequestError
-from trilaw.core.estimators import best_of_k, maj_at_k
+from trilaw.core.estimators import maj_at_k
 from trilaw.core.types import Estimate
 from trilaw.laws import fitting
 from trilaw.laws.coverage_mixture import Mixture, Pairs, fit_rows
 from trilaw.laws.coverage_models import FAMILIES, nodes
-from trilaw.laws.fitting import BOOTSTRAPS, Floats, generator, interval
+from trilaw.laws.fitting import BOOTSTRAPS, Floats, generator, over_problems, problem_means
 from trilaw.laws.joint_vote import fit_diversity
 from trilaw.laws.points import ProblemCounts
-from trilaw.laws.testtime import LEAST_PROBLEMS, LEAST_SAMPLES, check_counts
+from trilaw.laws.testtime import check_counts
 
-METHOD = "bootstrap over problems"
 FARTHEST = 10**6  # k of a vote that is simulated
 NEAR = 0.01  # share of problems: a vote that may still gain less has levelled off
-LEAST_FOR_TAIL = 8  # samples a problem for a plateau of best-of-k: its tail is the upper half
-MOST_TIED = 0.1  # share of problems whose highest score may be shared
 _SIMULATED = 20_000  # answers' distributions drawn from the posteriors, over all problems
 _LEAST_SIMULATED = 32  # for one problem
 _DOUBLINGS = 17  # of the number of votes, until a curve that still moves is given up
@@ -102,7 +93,7 @@ class VoteFit:
             return self.plateau
         if not (1 <= k <= FARTHEST and k == int(k)):
             raise RequestError(f"k is {k}, it must be a whole number of votes from 1 to {FARTHEST}, or infinite.")
-        return _estimate(self._values(int(k)), self._weights_SP)
+        return over_problems(self._values(int(k)), self._weights_SP)
 
     def _values(self, k: int) -> Floats:
         """maj@k of each problem; beyond its samples it may leave [0, 1] by noise, the mean over problems is what counts."""
@@ -158,12 +149,12 @@ def fit_votes(counts: Sequence[ProblemCounts], *, bootstraps: int = BOOTSTRAPS, 
     weights_SP = stream.multinomial(len(points), share, size=bootstraps).astype(np.float64)
     plateau_P = np.array([a.limit() for a in answers]) + offset_P
     fit = VoteFit(
-        plateau=_estimate(plateau_P, weights_SP),
+        plateau=over_problems(plateau_P, weights_SP),
         saturates_at=None,
         scatter=scatter,
         points=points,
         notes=(),
-        draws_SP=_means(plateau_P, weights_SP)[:, None],
+        draws_SP=problem_means(plateau_P, weights_SP)[:, None],
         _answers=answers,
         _offset_P=offset_P,
         _weights_SP=weights_SP,
@@ -180,16 +171,6 @@ def _exact(p: ProblemCounts, k: int) -> float:
     votes = np.array([*p.right_votes, *p.wrong_votes, 0])
     tied = (votes == votes.max()) & (votes > 0)
     return float(tied[: len(p.right_votes)].sum() / max(1, tied.sum()))
-
-
-def _means(values_P: Floats, weights_SP: Floats) -> Floats:
-    means: Floats = np.clip(weights_SP @ values_P / len(values_P), 0.0, 1.0)
-    return means
-
-
-def _estimate(values_P: Floats, weights_SP: Floats) -> Estimate:
-    value = float(np.clip(values_P.mean(), 0.0, 1.0))
-    return interval(value, _means(values_P, weights_SP), len(values_P), METHOD)
 
 
 def _refuse_votes(points: Sequence[ProblemCounts]) -> None:
@@ -285,126 +266,3 @@ def _vote_notes(fit: VoteFit, measured: float) -> tuple[str, ...]:
             f"Problems have {fewest} to {most} samples; how far a prediction reaches is counted from the fewest."
         )
     return tuple(notes)
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredSamples:
-    """The samples of one problem: the scorer's score of each, and what each is worth (1 for right, 0 for wrong), in the same order."""
-
-    problem: str
-    scores: tuple[float, ...]
-    values: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class BestFit:
-    """Best of k by a score. `plateau` is what the line in 1/(k + 1) through n/2 and n comes to, None where the samples cannot carry it: then
-    `refusal` says why, and `predict` goes no further than the samples. `draws_SP` holds the plateau of each bootstrap draw."""
-
-    plateau: Estimate | None
-    refusal: str | None
-    points: tuple[ScoredSamples, ...]
-    notes: tuple[str, ...]
-    draws_SP: Floats = field(repr=False, compare=False)
-    _weights_SP: Floats = field(repr=False, compare=False)
-
-    def predict(self, k: float) -> Estimate:
-        """Mean value of the best of k with its 90% interval: exact up to the fewest samples of a problem, extrapolated beyond.
-
-        Raises LawError where the samples carry no extrapolation, RequestError unless k is a whole number from 1, or infinite.
-        """
-        if k != math.inf and not (k >= 1 and k == int(k)):
-            raise RequestError(f"k is {k}, it must be a whole number of samples from 1, or infinite.")
-        n = self._fewest
-        if k <= n:
-            return _estimate(self._exact(int(k)), self._weights_SP)
-        if self.refusal is not None:
-            raise LawError(f"Best of {k:g} lies beyond the {n} samples: {self.refusal}")
-        return _estimate(self._line(k), self._weights_SP)
-
-    @property
-    def _fewest(self) -> int:
-        return min(len(p.scores) for p in self.points)
-
-    def _exact(self, k: int) -> Floats:
-        return np.array([best_of_k(p.scores, p.values, k) for p in self.points])
-
-    def _line(self, k: float) -> Floats:
-        """What each problem's line says; its mean over problems is what counts."""
-        n, half = self._fewest, self._fewest // 2
-        at_n, at_half = self._exact(n), self._exact(half)
-        slope = (at_n - at_half) / (1.0 / (half + 1) - 1.0 / (n + 1))
-        result: Floats = at_n + slope * (1.0 / (n + 1) - (0.0 if k == math.inf else 1.0 / (k + 1)))
-        return result
-
-    def reach(self, k: float) -> float:
-        """k over the samples drawn (of the problem with the fewest)."""
-        return k / self._fewest
-
-    def caution(self, k: float) -> str | None:
-        """A sentence where k is over ten times the samples drawn."""
-        return fitting.caution(self.reach(k), "samples a problem")
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain numbers under the names of the fields; `points` is their count, `samples` the fewest of a problem."""
-        return {
-            "law": "best of k: exact up to the samples, a line in 1/(k + 1) beyond",
-            "plateau": None if self.plateau is None else asdict(self.plateau),
-            "refusal": self.refusal,
-            "points": len(self.points),
-            "samples": self._fewest,
-            "notes": list(self.notes),
-        }
-
-
-def fit_best(scored: Sequence[ScoredSamples], *, bootstraps: int = BOOTSTRAPS, seed: int = 0) -> BestFit:
-    """The curve of best of k. Values must lie in [0, 1].
-
-    Raises LawError with fewer than 10 problems or 4 samples of a problem, unequal lengths, numbers out of range, or a problem given
-    twice; RequestError for negative bootstraps.
-    """
-    if bootstraps < 0:
-        raise RequestError(f"bootstraps is {bootstraps}, it must be 0 or more.")
-    points = _check_scored(scored)
-    n = min(len(p.scores) for p in points)
-    tied = sum(p.scores.count(max(p.scores)) > 1 for p in points)
-    refusal = None
-    if n < LEAST_FOR_TAIL:
-        refusal = f"a plateau needs at least {LEAST_FOR_TAIL} samples of every problem, one has {n}."
-    elif tied > MOST_TIED * len(points):
-        refusal = (
-            f"on {tied} of {len(points)} problems several samples share the highest score, so the top has no order to follow; "
-            "a finer score would carry it."
-        )
-    share = np.full(len(points), 1.0 / len(points))
-    weights_SP = generator(seed, "best", len(points), bootstraps).multinomial(len(points), share, size=bootstraps)
-    fit = BestFit(None, refusal, points, (), np.empty((0, 1)), weights_SP.astype(np.float64))
-    if refusal is not None:
-        return replace(fit, notes=(f"No plateau: {refusal}",))
-    plateau_P = fit._line(math.inf)
-    fit = replace(
-        fit, plateau=_estimate(plateau_P, fit._weights_SP), draws_SP=_means(plateau_P, fit._weights_SP)[:, None]
-    )
-    note = f"Beyond {n} samples: a straight line through the value at the top of the scores; what is rarer than one sample in {n} is not in it."
-    return replace(fit, notes=(note,))
-
-
-def _check_scored(scored: Sequence[ScoredSamples]) -> tuple[ScoredSamples, ...]:
-    points = tuple(scored)
-    if len(points) < LEAST_PROBLEMS:
-        raise LawError(f"There are {len(points)} problems with scores: the curve needs at least {LEAST_PROBLEMS}.")
-    for p in points:
-        if len(p.scores) != len(p.values):
-            raise LawError(
-                f"Problem '{p.problem}' has {len(p.scores)} scores and {len(p.values)} values: each sample needs both."
-            )
-        if len(p.scores) < LEAST_SAMPLES:
-            raise LawError(
-                f"Problem '{p.problem}' has {len(p.scores)} samples: the curve needs at least {LEAST_SAMPLES} of every problem."
-            )
-        if not all(math.isfinite(s) for s in p.scores) or not all(0.0 <= v <= 1.0 for v in p.values):
-            raise LawError(f"Problem '{p.problem}' has a score that is no number or a value outside 0 to 1.")
-    name, times = Counter(p.problem for p in points).most_common(1)[0]
-    if times > 1:
-        raise LawError(f"Problem '{name}' is there {times} times: fit the scores of one model at a time.")
-    return points
