@@ -12,6 +12,7 @@ from scipy.stats import multinomial
 
 from trilaw.core.errors import LawError, RequestError
 from trilaw.core.estimators import maj_at_k
+from trilaw.laws import votes as vote_law
 from trilaw.laws.points import ProblemCounts
 from trilaw.laws.votes import fit_votes
 
