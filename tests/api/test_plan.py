@@ -88,15 +88,3 @@ def test_a_config_that_cannot_be_counted_is_a_wrong_request(tmp_path: Path) -> N
         trilaw.plan_train(tmp_path, "h100", 8)
     assert caught.value.exit_status == 2
     assert isinstance(caught.value.__cause__, ModelError)
-
-
-def test_a_chip_that_emulates_bf16_is_planned_in_fp32() -> None:
-    from dataclasses import replace
-
-    from trilaw.api.plan import _precision
-    from trilaw.planner.hardware import chip
-
-    cpu = chip("epyc-zen4-2core")
-    assert _precision("smollm2-135m", cpu) == "bf16-mixed"
-    slow = replace(cpu.flops["fp32"], value=cpu.flops["fp32"].value / 100)
-    assert _precision("smollm2-135m", replace(cpu, flops={**cpu.flops, "bf16": slow})) == "fp32"

@@ -60,9 +60,19 @@ def test_a_torch_without_int8_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrate, "_int8_products", lambda *args: None)
     measured = quick()
     assert "int8" not in measured.flops
-    assert ("int8 was not measured: this torch has no product of int8 matrices" in measured.note) == (
-        "bf16" in measured.flops
-    )
+    without = "torch is not installed" in measured.note
+    assert ("int8 was not measured: this torch has no product of int8 matrices" in measured.note) != without
+
+
+@pytest.mark.parametrize(("bf16", "kept"), [(0.5, False), (2.0, True)])
+def test_a_format_that_is_only_emulated_is_left_out(monkeypatch: pytest.MonkeyPatch, bf16: float, kept: bool) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setattr(calibrate, "_numpy_products", lambda *args: 1e11)
+    monkeypatch.setattr(calibrate, "_bf16_products", lambda *args: bf16 * 1e11)
+    monkeypatch.setattr(calibrate, "_int8_products", lambda *args: 4e11)
+    measured = quick()
+    assert ("bf16" in measured.flops) == kept
+    assert ("it is emulated" in measured.note) != kept
 
 
 class Clock:

@@ -255,11 +255,7 @@ def _precision(model: str, chip: Chip) -> str:
     known = published(model)
     if known is not None and precision(known.precision).products in chip.flops:
         return known.precision
-    if "bf16" not in chip.flops:
-        return "fp32"
-    # A CPU without bf16 arithmetic emulates it, many times slower than fp32; a measured chip shows that.
-    emulated = "fp32" in chip.flops and chip.rate("bf16") < chip.rate("fp32")
-    return "fp32" if emulated else "bf16-mixed"
+    return "bf16-mixed" if "bf16" in chip.flops else "fp32"
 
 
 def _bits(model: str) -> int:

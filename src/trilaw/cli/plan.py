@@ -63,7 +63,7 @@ def train_command(
         typer.Option(
             "--precision",
             metavar="NAME",
-            help="bf16-mixed, fp8-mixed, fp8-v3, pure-bf16 or fp32.  [default: the model's own, else bf16-mixed, fp32 where bf16 is slower]",
+            help="bf16-mixed, fp8-mixed, fp8-v3, pure-bf16 or fp32.  [default: the model's own, else bf16-mixed, fp32 on a chip without bf16]",
         ),
     ] = None,
     layout: Annotated[

@@ -58,7 +58,15 @@ def calibrate(
     flops = {"fp32": measured(_numpy_products(sizes, share), FLOPS.si, products)}
     if torch:
         products = f"torch {torch.__version__} on {torch.get_num_threads()} threads, square products of up to {max(sizes)} rows"
-        flops["bf16"] = measured(_bf16_products(torch, sizes, share), FLOPS.si, products)
+        bf16 = _bf16_products(torch, sizes, share)
+        if (
+            bf16 < flops["fp32"].value
+        ):  # many times slower where the processor has no bf16 arithmetic: nobody would use it
+            missing.append(
+                f"bf16 is left out: at {write(float(f'{bf16:.3g}'), FLOPS)} it is slower than fp32, so it is emulated"
+            )
+        else:
+            flops["bf16"] = measured(bf16, FLOPS.si, products)
         int8 = _int8_products(torch, sizes, share)
         if int8 is None:
             missing.append("int8 was not measured: this torch has no product of int8 matrices for the CPU")
