@@ -20,6 +20,7 @@ from trilaw.core.seeds import derive, rng
 from trilaw.core.types import Request, Sample, SamplingParams
 from trilaw.engine import Engine
 from trilaw.engine.runner import Runner
+from trilaw.model.int8 import unsupported
 from trilaw.model.llama import CausalLM
 from trilaw.model.registry import build
 
@@ -417,3 +418,35 @@ def test_any_order_of_submit_step_and_cancel(pieces: Any, data: st.DataObject) -
             assert sample.tokens == expected.tokens[: len(sample.tokens)]
         else:
             assert (sample.tokens, sample.text, sample.stop) == (expected.tokens, expected.text, expected.stop)
+
+
+def test_an_8_bit_engine_samples_nearly_the_same_and_follows_new_weights(tiny_arch: Arch, pieces: Any) -> None:
+    if reason := unsupported(torch.device("cpu")):
+        pytest.skip(reason)
+    models = [build(replace(tiny_arch, tied=True, hidden_size=64, head_dim=16), seed=seed).eval() for seed in (1, 2)]
+    engine = Engine(models[0], pieces(), quantization="int8")
+    for version, model in enumerate(models):
+        if version:
+            engine.load_weights(model, version)
+        samples = collect(engine, orders())
+        assert {sample.weights_version for sample in samples} == {version}
+        gaps = torch.cat([(train_logprobs(model, s) - torch.tensor(s.logprobs)).abs() for s in samples])
+        assert 0 < float(gaps.mean()) < 0.1
+        engine.check_integrity()
+
+
+def test_an_8_bit_sample_does_not_depend_on_its_batch(tiny_arch: Arch, pieces: Any) -> None:
+    if reason := unsupported(torch.device("cpu")):
+        pytest.skip(reason)
+    model = build(replace(tiny_arch, tied=True, hidden_size=64, head_dim=16), seed=1).eval()
+    together = collect(Engine(model, pieces(), quantization="int8"), orders())
+    for request, sample in list(zip(orders(), together, strict=True))[::4]:
+        (alone,) = collect(Engine(model, pieces(), quantization="int8"), [request])
+        assert alone.tokens == sample.tokens
+        # Attention's rounding may move a number over the edge of a step.
+        assert alone.logprobs == pytest.approx(sample.logprobs, abs=0.02)
+
+
+def test_contradicting_number_formats_are_refused(tiny_model: CausalLM, pieces: Any) -> None:
+    with pytest.raises(RequestError, match="contradict"):
+        Engine(tiny_model, pieces(), dtype=torch.bfloat16, quantization="int8")

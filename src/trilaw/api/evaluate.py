@@ -37,6 +37,7 @@ def evaluate(
     store: str | Path | None = None,
     stores: str | Path | None = None,
     logprobs: bool = False,
+    quantization: str | None = None,
     progress: Progress | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     **options: Unpack[SamplingOptions],
@@ -47,6 +48,7 @@ def evaluate(
     or any object that meets the Task protocol. params: how to draw; its fields may also stand as keywords. limit None: the whole split, for an endless task as many problems as it gives by itself. store: where the samples are
     kept (a folder or a .jsonl file); samples that lie there are not drawn again. stores: instead of `store`, a folder in which the
     evaluation has a store of its own, named by model, task, split and a digest of all settings. Neither: samples are not kept.
+    quantization: "int8" samples with 8-bit matrix products, and is one of the settings of a store.
 
     Raises RequestError, ConfigError, ModelError, SourceError, TaskError or RunError with a sentence; Stopped if `should_stop` said so.
 
@@ -68,6 +70,8 @@ def evaluate(
         "model": str(model) if isinstance(model, str | Path) else loaded.path.name,
         "weights": fingerprint(loaded.path),
     }
+    if quantization is not None:
+        settings["quantization"] = quantization
     if isinstance(task, TaskSpec) and task.options:
         settings["options"] = json.dumps(task.options, sort_keys=True, default=str)
     if store is None and stores is not None:
@@ -75,7 +79,7 @@ def evaluate(
         store = Path(stores) / store_name(settings["model"], built.name, split, everything)
     return run(
         built,
-        Engine(loaded.model, loaded.tokenizer),
+        Engine(loaded.model, loaded.tokenizer, quantization=quantization),
         split=split,
         limit=limit,
         samples=samples,

@@ -79,10 +79,11 @@ def conversation(prompt: str | Problem | Sequence[Message]) -> Prompt:
     return tuple(prompt)
 
 
-def load(name: str | Path) -> Model:
+def load(name: str | Path, *, quantization: str | None = None) -> Model:
     """Load a model by catalogue name, folder, .gguf file, run folder (`runs/tiny`, `runs/tiny#base`) or hub name (`owner/name`).
 
-    Raises RequestError for an unknown name, SourceError if it cannot be fetched, ModelError if its files are broken.
+    quantization: "int8" lets the engine sample with 8-bit matrix products: faster on a CPU, and a little off the model.
+    Raises RequestError for an unknown name or format, SourceError if it cannot be fetched, ModelError if its files are broken.
 
         model = trilaw.load("smollm2-135m")
         print(model.arch.parameters())
@@ -91,9 +92,8 @@ def load(name: str | Path) -> Model:
     from trilaw.model.loading import load as load_model
 
     loaded = load_model(name)
-    return Model(
-        str(name), loaded.path, loaded.model, loaded.arch, loaded.tokenizer, Engine(loaded.model, loaded.tokenizer)
-    )
+    engine = Engine(loaded.model, loaded.tokenizer, quantization=quantization)
+    return Model(str(name), loaded.path, loaded.model, loaded.arch, loaded.tokenizer, engine)
 
 
 def sample(

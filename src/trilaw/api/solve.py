@@ -75,9 +75,11 @@ def solve(
     params: SamplingParams | None = None,
     seed: int = 0,
     system: str | None = None,
+    quantization: str | None = None,
     **options: Unpack[SamplingOptions],
 ) -> Answer:
-    """Ask a model. The chat template applies; `system` goes before the question. Options: the fields of `params` as keywords.
+    """Ask a model. The chat template applies; `system` goes before the question. quantization: "int8" is faster on a CPU
+    and a little off the model. Options: the fields of `params` as keywords.
 
     Raises RequestError for an empty question or one longer than the model's context, ModelError or SourceError for the model.
 
@@ -95,4 +97,4 @@ def solve(
     messages.append({"role": "user", "content": question})
     request = Request("solve", tuple(messages), merged(params, options), seed)
     thinking = loaded.tokenizer.render(messages).rstrip().endswith("<think>")
-    return Answer(Engine(loaded.model, loaded.tokenizer), request, thinking=thinking)
+    return Answer(Engine(loaded.model, loaded.tokenizer, quantization=quantization), request, thinking=thinking)

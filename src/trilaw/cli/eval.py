@@ -52,6 +52,7 @@ def eval_command(
     max_tokens: sampling.MaxTokens = 512,
     seed: sampling.Seed = 0,
     stop: sampling.Stop = None,
+    quantization: sampling.Quantization = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -83,6 +84,7 @@ def eval_command(
             seed=seed,
             store=out,
             stores=None if out else STORES,
+            quantization=quantization,
             progress=progress,
             should_stop=should_stop,
         )

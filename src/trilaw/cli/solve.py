@@ -40,6 +40,7 @@ def solve_command(
     max_tokens: sampling.MaxTokens = 512,
     seed: sampling.Seed = 0,
     stop: sampling.Stop = None,
+    quantization: sampling.Quantization = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
 ) -> None:
     """Ask a model a question."""
@@ -48,7 +49,8 @@ def solve_command(
 
     text = sys.stdin.read() if question == "-" else question
     params = sampling.params(temperature, top_p, top_k, min_p, max_tokens, stop)
-    with closing(solve(model, text.strip(), params=params, seed=seed, system=system)) as answer:
+    answering = solve(model, text.strip(), params=params, seed=seed, system=system, quantization=quantization)
+    with closing(answering) as answer:
         pieces = map(words.clean, answer)
         dim = styled(sys.stdout) and not json_
         for piece in dimmed(pieces, thinking=answer.thinking) if dim else pieces:

@@ -23,17 +23,23 @@ from trilaw.engine.pages import PAGE, Node
 from trilaw.engine.rows import Rows
 from trilaw.engine.sequence import Prompt
 from trilaw.engine.sequence import Sequence as Order
+from trilaw.model.int8 import Int8LM
 from trilaw.model.llama import CausalLM
 from trilaw.model.registry import empty
 
+QUANTIZATIONS = ("int8",)
+
 
 class Runner:
-    """The model to sample from, shared with the trainer or (in another dtype) a copy, and the cache that its passes fill."""
+    """The model to sample from, shared with the trainer or (in another number format) a copy, and the cache that its passes fill."""
 
-    def __init__(self, model: CausalLM, dtype: torch.dtype | None, max_kv_bytes: int | None) -> None:
+    def __init__(
+        self, model: CausalLM, dtype: torch.dtype | None, quantization: str | None, max_kv_bytes: int | None
+    ) -> None:
         self.arch = model.arch
         self.device = model.device
-        self.dtype = dtype or model.dtype
+        self.quantization = quantization
+        self.dtype = torch.float32 if quantization else dtype or model.dtype
         self._own: CausalLM | None = None  # a copy in another dtype, where one is held
         self.model = self._take(model)
         self.memory = Memory(self.arch, self.dtype, self.device, max_kv_bytes)
@@ -181,6 +187,8 @@ class Runner:
 
     def _take(self, model: CausalLM) -> CausalLM:
         """The model to sample from: this one, or the engine's own copy, set to its weights."""
+        if self.quantization:
+            return Int8LM(model)
         if model.dtype == self.dtype:
             return model
         if self._own is None:

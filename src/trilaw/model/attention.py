@@ -42,9 +42,8 @@ class Attention(nn.Module):
         self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask_BHTS: Tensor | None, cache: Cache | None
     ) -> Tensor:
         rows, tokens, _ = x_BTD.shape
-        v_BTKE = self.v_proj(x_BTD).view(rows, tokens, self.kv_heads, self.head_dim)
-        # Queries and keys are rotated together: one concatenation is cheaper than doing everything twice at small sizes.
-        qk_BTD = torch.cat((self.q_proj(x_BTD), self.k_proj(x_BTD)), dim=-1)
+        qk_BTD, v_BTD = self.project(x_BTD)
+        v_BTKE = v_BTD.view(rows, tokens, self.kv_heads, self.head_dim)
         qk_BTHE = rotate(qk_BTD.view(rows, tokens, self.heads + self.kv_heads, self.head_dim), *rotary)
         qk_BTHE = qk_BTHE.to(v_BTKE.dtype)  # under autocast the rotation is float32
         q_BTHE, k_BTKE = qk_BTHE[:, :, : self.heads], qk_BTHE[:, :, self.heads :]
@@ -61,3 +60,8 @@ class Attention(nn.Module):
             ).transpose(1, 2)
         y_BTD: Tensor = self.o_proj(y_BTHE.reshape(rows, tokens, self.heads * self.head_dim))
         return y_BTD
+
+    def project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys side by side, and values. Queries and keys are rotated together: one concatenation is cheaper than doing
+        everything twice at small sizes."""
+        return torch.cat((self.q_proj(x_BTD), self.k_proj(x_BTD)), dim=-1), self.v_proj(x_BTD)
