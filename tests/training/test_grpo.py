@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from trilaw.core.events import EventLog
 from trilaw.core.types import Group, Problem, Sample, SamplingParams, Score, Usage
 from trilaw.engine.engine import Engine
 from trilaw.model.hf import load_folder
+from trilaw.model.int8 import unsupported
 from trilaw.model.llama import CausalLM
 from trilaw.model.tokenizer import HFTokenizer
 from trilaw.training import grpo
@@ -59,9 +61,9 @@ def gradient(model: CausalLM, groups: Sequence[Group], **options: Any) -> tuple[
 
 
 def brute_force(
-    model: CausalLM, groups: Sequence[Group], temperature: float, total: int
+    model: CausalLM, groups: Sequence[Group], temperature: float, total: int, cap: float | None = None
 ) -> tuple[float, dict[str, torch.Tensor]]:
-    """REINFORCE with the group's mean as baseline, one sequence and one token at a time."""
+    """REINFORCE with the group's mean as baseline, one sequence and one token at a time; with `cap`, weighed by capped ratios."""
     loss = torch.zeros(())
     for g in groups:
         mean = sum(s.value for s in g.scores) / len(g.scores)
@@ -69,7 +71,9 @@ def brute_force(
             for at, token in enumerate(sample.tokens):
                 context = torch.tensor([sample.prompt_tokens + sample.tokens[:at]])
                 distribution = torch.log_softmax(model.logits(model(context))[0, -1] / temperature, -1)
-                loss = loss - (score.value - mean) * distribution[token] / total
+                ratio = math.exp(float(distribution[token].detach()) - sample.logprobs[at])
+                weight = 1.0 if cap is None else min(ratio, cap)
+                loss = loss - weight * (score.value - mean) * distribution[token] / total
     loss.backward()
     found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
@@ -88,6 +92,22 @@ def test_gradient_is_that_of_brute_force_reinforce(temperature: float, tiny_mode
     expected_loss, expected = brute_force(tiny_model, GROUPS, temperature, total=18)
     assert loss == pytest.approx(expected_loss, abs=1e-6)
     same(found, expected)
+
+
+@pytest.mark.parametrize("cap", [1.0, 1e6])
+def test_with_an_8_bit_sampler_tokens_are_weighed_by_capped_ratios(cap: float, tiny_model: CausalLM) -> None:
+    groups = [
+        group([((3, 4), (5, 6)), ((3, 4), (7,))], [1.0, 0.0]),
+        group([((8,), (2, 2)), ((8,), (6, 1, 9))], [0.0, 1.0]),
+    ]
+    for one in groups:  # so that some ratios are above 1 and some below
+        for i, sample in enumerate(one.samples):
+            object.__setattr__(sample, "logprobs", tuple(-2.0 - 2.0 * i - t for t in range(len(sample.tokens))))
+    loss, found = gradient(tiny_model, groups, quantization={"kind": "int8", "cap": cap})
+    expected_loss, expected = brute_force(tiny_model, groups, 1.0, total=8, cap=cap)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    same(found, expected)
+    assert loss != pytest.approx(gradient(tiny_model, groups)[0], rel=1e-3)
 
 
 def test_loss_and_gradient_do_not_depend_on_the_micro_batch_size(tiny_model: CausalLM) -> None:
@@ -149,7 +169,13 @@ def test_sample_seeds_depend_on_step_problem_and_index_only(base: Path, tokenize
     assert twice[0].samples != twice[1].samples
 
 
-def test_it_learns_a_trivial_task(base: Path, tmp_path: Path, stage: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("quantization", [None, {"kind": "int8"}])
+def test_it_learns_a_trivial_task(
+    base: Path, tmp_path: Path, stage: Callable[..., Any], quantization: dict[str, str] | None
+) -> None:
+    if quantization and (reason := unsupported(torch.device("cpu"))):
+        pytest.skip(reason)
+
     class First(Copy):
         """Say 7 first, whatever was asked."""
 
@@ -157,13 +183,20 @@ def test_it_learns_a_trivial_task(base: Path, tmp_path: Path, stage: Callable[..
             return Score(float(text.startswith("7")))
 
     config = GrpoConfig(
-        base="base", task="t", steps=20, problems=8, samples=16, max_tokens=3, optimizer={"learning_rate": 1e-2}
+        base="base",
+        task="t",
+        steps=20,
+        problems=8,
+        samples=16,
+        max_tokens=3,
+        optimizer={"learning_rate": 1e-2},
+        quantization=quantization,
     )
     result = stage(grpo.run, config, "run", models={"base": base}, tasks={"t": First()})
     rows = EventLog(tmp_path / "run/events.jsonl").rows()
     assert result.metrics["reward"] > result.metrics["reward_first"] + 0.5
     assert [row["weights_version"] for row in rows] == list(range(20))
-    assert all(row["logprob_gap_max"] < 1e-4 for row in rows)
+    assert all((row["logprob_gap_max"] < 1e-4) == (not quantization) for row in rows)
     assert result.tokens == rows[-1]["tokens"] > 0
     assert result.flops == rows[-1]["flops"] > 0
     names = {

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import platform
 import warnings
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from trilaw.core.arch import Arch
 from trilaw.core.errors import ModelError
 from trilaw.model.attention import Attention
-from trilaw.model.layers import Embedding, RMSNorm, SwiGLU
+from trilaw.model.layers import RMSNorm, SwiGLU
 from trilaw.model.llama import Block, CausalLM, Decoder
 from trilaw.model.rotation import Rotation
 
@@ -55,9 +56,8 @@ class Int8LM(CausalLM):
         with torch.no_grad(), torch.device("meta"):
             self.model = Decoder(arch)
         with torch.no_grad():
-            embedding_VD = source.model.embed_tokens.weight.float()
-            self.model.embed_tokens = Embedding(*embedding_VD.shape, _weight=stream(embedding_VD))
-            self.model.layers = nn.ModuleList(_block(block, arch, stream) for block in source.model.layers)
+            self.model.embed_tokens.weight = nn.Parameter(stream(source.model.embed_tokens.weight.float()))
+            self.model.layers = nn.ModuleList(_block(cast(Block, block), arch, stream) for block in source.model.layers)
             self.model.norm = _plain_norm(arch)
             self.head = Int8Linear(stream(source.head_weight.float() * source.model.norm.weight.float()))
         self.requires_grad_(False).eval()

@@ -8,8 +8,9 @@ a group of answers for each, scores them, and takes ONE optimizer step on
 Departures: one update a batch, so no importance ratio and no clipping; no division by the group's standard deviation and a mean over tokens
 instead of samples (Dr. GRPO, arXiv:2503.20783; DAPO, arXiv:2503.14476); no KL term unless asked for. Groups without spread have A = 0: they
 pass neither forward nor backward, yet their tokens stay in the denominator (`denominator = "batch"`), so that the step shrinks as the
-task is mastered; "informative" leaves them out of it. `entropy` is the mean of -log p over all sampled tokens: an unbiased estimate of the
-policy's entropy a token at the sampling temperature. `tokens` counts sampled tokens.
+task is mastered; "informative" leaves them out of it. With `quantization` samples come from an 8-bit copy of the policy, and each token's
+share is weighed by its truncated importance ratio (`losses/importance.py`). `entropy` is the mean of -log p over all sampled tokens: an
+unbiased estimate of the policy's entropy a token at the sampling temperature. `tokens` counts sampled tokens.
 """
 
 from __future__ import annotations
@@ -36,16 +37,25 @@ from trilaw.model.llama import CausalLM
 from trilaw.training.advantages import Baseline, Scale, advantages, spread
 from trilaw.training.batch import Completion, auto_micro_tokens, micro_batches, passes, share_prompts
 from trilaw.training.loop import Loop, Precision, SaveDtype, base_model, completion_logprobs, compute_dtype, task_of
+from trilaw.training.losses.importance import truncated_importance
 from trilaw.training.losses.policy_gradient import policy_gradient
 from trilaw.training.optim import Optimizer, OptimizerConfig
 from trilaw.training.rollout import PassRateFilter, Problems, roll
 
 GAP_LIMIT = 0.25  # nats a token between sampler and trainer, mean: bfloat16 gives about 0.01, other weights far more
+GAP_LIMIT_INT8 = 0.5  # 8 bits give 0.05 to 0.15
 
 
 class GrpoOptimizer(OptimizerConfig):
     learning_rate: float = Field(default=1e-6, gt=0)
     warmup_steps: int = Field(default=5, ge=0)
+
+
+class Quantization(Config):
+    """Samples from a copy of the policy in another format, and the cap of the importance weights that make up for the difference."""
+
+    kind: Literal["int8"] = "int8"
+    cap: float = Field(default=2.0, ge=1)
 
 
 class GrpoConfig(Config):
@@ -67,6 +77,7 @@ class GrpoConfig(Config):
     random_probability: float = Field(default=0.5, gt=0, lt=1)  # of a reward of 1 from the coin
     filter: PassRateFilter | None = None
     optimizer: GrpoOptimizer = GrpoOptimizer()
+    quantization: Quantization | None = None  # of the copy that samples
     max_batch: int = Field(default=512, gt=0)  # samples that the engine decodes side by side
     micro_tokens: int | None = Field(
         default=None, gt=0
@@ -108,7 +119,15 @@ def run(config: GrpoConfig, context: StageContext) -> StageResult:
     reference = base_model(config.base, context)[0] if config.kl > 0 else None
     # float32: the engine reads the very weights that are trained. Otherwise it holds a copy, refreshed after each step.
     copy = None if dtype == torch.float32 else dtype
-    engine = Engine(model, tokenizer, max_batch=config.max_batch, dtype=copy, weights_version=loop.start)
+    other = config.quantization.kind if config.quantization else None
+    engine = Engine(
+        model,
+        tokenizer,
+        max_batch=config.max_batch,
+        dtype=None if other else copy,
+        quantization=other,
+        weights_version=loop.start,
+    )
     params = SamplingParams(temperature=config.temperature, max_tokens=config.max_tokens)
     problems = Problems(task, config.split, derive(context.seed, context.name, "problems"))
     if config.filter is not None:
@@ -125,7 +144,7 @@ def run(config: GrpoConfig, context: StageContext) -> StageResult:
         rewards_PG = rewards(groups, config, key)
         sampled = time.perf_counter()
         update = learn(model, optimizer, step, groups, rewards_PG, config, dtype, reference)
-        _check_weights(groups, update, step)
+        _check_weights(groups, update, step, config)
         engine.load_weights(model, step)
         trained = time.perf_counter()
         samples = [sample for group in groups for sample in group.samples]
@@ -202,11 +221,14 @@ def learn(
         if reference is not None:
             with torch.no_grad():
                 reference_N = completion_logprobs(reference, part, dtype, config.temperature)
+        sampled_N = torch.tensor([lp for i in part.order for lp in samples[i].logprobs], device=model.device)
         if active:
-            share = policy_gradient(logprobs_N, advantage_S[part.owner_N], total, reference_N=reference_N, kl=config.kl)
+            advantage_N = advantage_S[part.owner_N]
+            if config.quantization is not None:
+                advantage_N = advantage_N * truncated_importance(logprobs_N, sampled_N, config.quantization.cap)
+            share = policy_gradient(logprobs_N, advantage_N, total, reference_N=reference_N, kl=config.kl)
             share.backward()  # type: ignore[no-untyped-call]
             loss += share.item()
-        sampled_N = torch.tensor([lp for i in part.order for lp in samples[i].logprobs], device=model.device)
         gap_N = (logprobs_N.detach() - sampled_N).abs()
         gap_sum, gap_max = gap_sum + float(gap_N.sum()), max(gap_max, float(gap_N.max()))
     norm, rate = optimizer.step(step)
@@ -254,13 +276,14 @@ def _filter(
     )
 
 
-def _check_weights(groups: Sequence[Group], update: Update, step: int) -> None:
+def _check_weights(groups: Sequence[Group], update: Update, step: int, config: GrpoConfig) -> None:
     """The samples must come from the weights that were just trained on."""
     versions = {sample.weights_version for group in groups for sample in group.samples}
-    if versions != {step - 1} or update.gap_mean > GAP_LIMIT:
+    if versions != {step - 1} or update.gap_mean > (GAP_LIMIT_INT8 if config.quantization else GAP_LIMIT):
+        exact = "leave quantization out" if config.quantization else 'use precision = "float32"'
         raise TrilawError(
             f"Step {step}: the samples do not come from the weights in training (versions {sorted(versions)}, expected {step - 1}; "
-            f'log-probabilities differ by {update.gap_mean:.3f} nats a token on average): use precision = "float32", or report it.'
+            f"log-probabilities differ by {update.gap_mean:.3f} nats a token on average): {exact}, or report it."
         )
 
 
