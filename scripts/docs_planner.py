@@ -12,27 +12,18 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from trilaw.core.numbers import Numbers
-from trilaw.planner import validation, validation_serve
+from trilaw.planner import validation, validation_here, validation_serve
 from trilaw.planner.economics import economics
 from trilaw.planner.hardware import chip
 from trilaw.planner.models import model
 from trilaw.planner.r1_zero import r1_zero
-from trilaw.planner.rl import plan_rl
-from trilaw.planner.serve import plan_serve
 from trilaw.planner.sheet import assumptions
-from trilaw.planner.train import plan_train
 from trilaw.planner.validation_row import ValidationRow
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE, MEASURED = DOCS / "planner.md", DOCS / "planner_measured.toml"
 BLOCK = re.compile(r"<!-- generated: (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 OFF = 0.15  # an error from which the reason stands in the page
-
-TINY = {
-    "model_type": "llama", "hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 352, "vocab_size": 40,
-    "max_position_embeddings": 256, "tie_word_embeddings": False,
-}  # fmt: skip
 
 
 def update(text: str) -> str:
@@ -122,44 +113,9 @@ def _rows(rows: Sequence[ValidationRow], *, calibration: bool = False) -> list[s
 
 
 def machine_rows() -> list[ValidationRow]:
-    """Trilaw's own work on one machine beside its plan."""
+    """Trilaw's own work on one machine beside its plan; benchmarks/plan_here.py measures it."""
     data: dict[str, Any] = tomllib.loads(MEASURED.read_text(encoding="utf-8"))
-    here, small = chip(data["chip"]), model("smollm2-135m")
-    tiny = Numbers.from_config(TINY, name="tiny")
-
-    def train(numbers: Numbers, context: int, rows: int) -> Any:
-        return plan_train(
-            numbers, here, 1, tokens=1e6, context=context, batch_tokens=rows * context, precision="fp32",
-            layout=None,
-        )  # fmt: skip
-
-    step = train(small, 256, 1)
-    passes = step.step_seconds - step.step_parts["optimizer"]  # forward and backward alone were measured
-    memory = step.memory.total - step.memory.moments - step.memory.master
-    sampling = plan_serve(small, here, 1, prompt=60, response=60, context=90, concurrency=64)
-    tiny_sampling = plan_serve(tiny, here, 1, prompt=16, response=64, concurrency=512)
-    grpo = plan_rl(tiny, here, 1, problems=32, samples=16, prompt=12, response=25, longest=72, steps=1, score_passes=0)
-    planned = {
-        "train-135m": 256 / passes,
-        "train-135m-memory": memory / 1e9,
-        "sample-135m": sampling.decode_tokens_per_second,
-        "train-tiny": train(tiny, 128, 8).tokens_per_second,
-        "sample-tiny": tiny_sampling.decode_tokens_per_second,
-        "grpo-tiny": grpo.cycle_seconds,
-    }
-    source = f"measured {data['date']} on {data['machine']}"
-    return [
-        ValidationRow(
-            what=data[key]["what"],
-            measured=float(data[key]["measured"]),
-            predicted=value,
-            unit=data[key]["unit"],
-            source=source,
-            calibrated_on="published runs on GPUs, as above; nothing on this machine",
-            why=data[key]["why"],
-        )
-        for key, value in planned.items()
-    ]
+    return validation_here.rows(data, chip(data["chip"]))
 
 
 def _day() -> list[str]:

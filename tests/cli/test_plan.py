@@ -64,7 +64,7 @@ def test_train_says_what_deepseek_published(plan: Any) -> None:
     assert data["mfu"] == pytest.approx(0.3894, rel=0.15)  # arXiv 2505.09343, table 4
     assert data["usd"] == pytest.approx(2 * data["gpu_hours"])
     assert data["seconds"] * 2048 / 3600 == pytest.approx(data["gpu_hours"])
-    assert data["memory_bytes"] == data["memory_parts"]["total"] <= data["memory_capacity"] < 80e9
+    assert data["memory_bytes"] == data["memory_parts"]["total"] <= data["memory_capacity"] < 81_559 * 2**20
     assert sum(data["step_parts"].values()) == pytest.approx(data["step_seconds"])
     text = plan(*V3)
     assert text.startswith("deepseek-v3 on 2,048 H800 SXM: 14.8T tokens in sequences of 4,096, fp8-v3\n")
@@ -74,6 +74,8 @@ def test_train_says_what_deepseek_published(plan: Any) -> None:
         "arXiv 2412.19437",
         "next best layouts",
         data["layout"]["words"],
+        "recomputed",
+        "traffic of a chip in a step",
     ):
         assert words in text
 
@@ -280,16 +282,26 @@ def test_pictures(plan: Any, tmp_path: Path, words: tuple[str, ...]) -> None:
         ((*V3, "--assume", "mfu"), "write NAME=VALUE"),
         ((*V3, "--assume", "mfu=0.4", "--assume", "mfu=0.5"), "twice"),
         ((*V3, "--assume", "mfu=-1"), "must be a finite number"),
+        ((*V3, "--assume", "train_launch=1e300"), "a thousand times beyond what was ever seen (6e-05 to 0.005): is the unit right?"),
+        ((*V3, "--assume", "train_matmul=1e-300"), "a thousand times beyond"),
+        ((*V3, "--price", "1e300"), "is the unit right?"),
+        ((*V3, "--batch", "16777216T"), "more than the 14,800,000,000,000 of the run: take more tokens or a smaller batch"),
+        (("train", "smollm2-135m", "--hardware", "h100", "--count", "9999991"), "take more tokens or fewer chips"),
         ((*V3, "--assume", "train_matmul=1.5"), "it is a share"),
         (("train", "deepseek-v3", "--hardware", "a100", "--count", "2048", "--precision", "fp8-v3"), "no speed in 'fp8'"),
         ((*CHAT, "--curve", "1:0.5"), "--curve is '1:0.5'"),
         ((*CHAT, "--curve", "1=1.5"), "must lie between 0 and 1"),
+        ((*CHAT, "--curve", "1=0.5,1=0.6"), "it gives a k twice"),
+        ((*CHAT, "--batch", "0.5"), "at least one sequence is in flight"),
         ((*CHAT, "--cached", "1"), "at least 0 and below 1"),
         ((*CHAT, "--weight-bits", "12"), "must be 16, 8 or 4"),
         ((*CHAT, "--latency", "1e-9"), "the least, for a sequence alone"),
         ((*CHAT, "--layout", "expert=8"), "dense model"),
         (("serve", "deepseek-r1", "--hardware", "h100", "--count", "2"), "the smallest number that holds it"),
         ((*RL, "--samples", "1"), "at least 2 samples"),
+        ((*RL, "--longest", "1000000"), "131072 tokens of context at most"),
+        ((*RL, "--rollout-steps", "11"), "cannot feed 11 updates of a run of 10"),
+        ((*RL, "--problems", "1000000000000000"), "is a number too large?"),
         ((*RL, "--placement", "splitt"), "did you mean 'split'"),
         (("rl", "deepseek-r1", "--hardware", "h100", "--count", "8"), "at least"),
         (("chip", "h1000"), "did you mean"),
@@ -299,10 +311,13 @@ def test_pictures(plan: Any, tmp_path: Path, words: tuple[str, ...]) -> None:
         (("compare", "--accuracy", "0.5"), "--accuracy does not go with --target r1-pipeline"),
         (("compare", "--target", "answers", "--rl-count", "5"), "--rl-count does not go with"),
         (("compare", "--target", "answers", "--accuracy", "0.99"), "the best is 0.867"),
+        (("compare", "--target", "answers", "--prompt", "-1"), "prompt is -1"),
+        (("compare", "--rl-count", "4096"), "it is a part of the 2048 chips"),
         (("compare", "--target", "answers", "--hardware", "4090", "--accuracy", "0.99"), "the best is 0.867"),
         (("datacentre",), "Give either the money"),
         (("datacentre", "--gw", "1", "--capex", "1e9"), "Give either the money"),
         (("datacentre", "--gw", "-1"), "must be a positive number"),
+        (("datacentre", "--gw", "1", "--prompt", "0"), "error: prompt is 0"),
         (("datacentre", "--capex", "1e30"), "more than the world has"),
         (("datacentre", "--gw", "1", "--definition", "grid"), "no definition"),
         (("datacentre", "--gw", "1", "--racks", "0"), "must be a positive number"),
@@ -321,6 +336,8 @@ def test_files_that_do_not_hold(plan: Any, tmp_path: Path) -> None:
     config = folder / "config.json"
     config.write_text('{"model_type": "llama", "vocab_size": 100, "num_hidden_layers": 2}')
     assert "hidden_size" in plan.refused(*where)
+    config.write_text('{"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 1000000000}')
+    assert "no model has more than 10000 layers" in plan.refused(*where)
     config.write_text('{"model_type": "mamba", "hidden_size": 8}')
     assert "mamba" in plan.refused(*where)
     config.write_text("{")

@@ -337,6 +337,13 @@ def test_layers_that_are_dense_although_the_type_has_experts():
         ("deepseek_v3", {"num_nextn_predict_layers": -1}, "'num_nextn_predict_layers' must be .* at least 0"),
         ("deepseek_v2", {"mlp_bias": True}, "'mlp_bias' is not supported"),
         ("deepseek_v2", {"layer_types": SLIDE, "sliding_window": 8}, "latent attention"),
+        ("deepseek_v3", {"num_nextn_predict_layers": 10**9}, "no model has more than 10000 layers"),
+        (
+            "llama",
+            {"num_hidden_layers": 10**9},
+            "'num_hidden_layers' is 1000000000, no model has more than 10000 layers",
+        ),
+        ("gpt2", {"n_layer": 10**9}, "no model has more than 10000 layers"),
         ("gpt2", {"n_embd": 30}, "do not divide"),
         ("gpt2", {"n_positions": None}, "'n_positions' is missing"),
     ],
@@ -355,6 +362,19 @@ def test_other_bad_configs():
     config = tiny("mistral")
     del config["sliding_window"]
     with pytest.raises(ModelError, match="write null for a model without a window"):
+        Numbers.from_config(config)
+
+
+@pytest.mark.parametrize("kind", ["deepseek_v2", "deepseek_v3", "glm4_moe"])
+@pytest.mark.parametrize("key", ["q_lora_rank", "n_routed_experts", "n_shared_experts"])
+def test_a_key_that_the_class_would_fill_in_must_be_stated(kind, key):
+    """transformers' classes put numbers of their own there, so that a file without the key has no count of its own."""
+    config = tiny(kind)
+    if key not in config:
+        assert (kind, key) == ("glm4_moe", "q_lora_rank")
+        return
+    del config[key]
+    with pytest.raises(ModelError, match=f"'{key}' is missing; write null for a model of type '{kind}' without"):
         Numbers.from_config(config)
 
 

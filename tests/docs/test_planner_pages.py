@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 import sys
+import tomllib
+from argparse import Namespace
+from datetime import date
 from types import ModuleType
 from typing import Any
 
@@ -21,8 +25,8 @@ from .pages import ROOT
 PAGE, QUESTION = ROOT / "docs" / "planner.md", ROOT / "docs" / "question.md"
 
 
-def script(stem: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(stem, ROOT / "scripts" / f"{stem}.py")
+def script(stem: str, folder: str = "scripts") -> ModuleType:
+    spec = importlib.util.spec_from_file_location(stem, ROOT / folder / f"{stem}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -56,6 +60,30 @@ def test_errors_of_measurements_here_have_their_reason() -> None:
     assert len(rows) == 6
     assert all(row.why for row in rows if abs(row.error) > docs_planner.OFF)
     assert max(abs(row.error) for row in rows) > 1, "tiny models are planned badly, and the page says so"
+
+
+def test_what_is_measured_here_goes_into_the_table_and_nothing_else_does() -> None:
+    bench = script("plan_here", "benchmarks")
+    text = docs_planner.MEASURED.read_text(encoding="utf-8")
+    found = {key: 1000.0 + 1.5 * i for i, key in enumerate(bench.KEYS)} | {"grpo-prompt": 9.5, "grpo-response": 31.25}
+    options = Namespace(hardware="epyc-zen4-2core", threads=2)
+    before, after = tomllib.loads(text), tomllib.loads(bench.written(text, options, found))
+    assert after["chip"] == "epyc-zen4-2core"
+    assert after["date"] == date.today().isoformat()
+    assert "2 threads" in after["machine"]
+    for key in bench.KEYS:
+        assert after[key]["measured"] == pytest.approx(found[key], rel=5e-3)
+        assert {name: after[key][name] for name in ("what", "unit", "why")} == {
+            name: before[key][name] for name in ("what", "unit", "why")
+        }
+    assert (after["grpo-tiny"]["prompt"], after["grpo-tiny"]["response"]) == (9.5, 31.2)
+
+
+def test_what_is_measured_here_is_what_is_planned() -> None:
+    bench = script("plan_here", "benchmarks")
+    planned = docs_planner.validation_here.planned(docs_planner.chip("zen3"), grpo_prompt=12, grpo_response=25)
+    assert list(planned) == list(bench.KEYS)
+    assert all(math.isfinite(value) and value > 0 for value in planned.values())
 
 
 def _tables() -> dict[str, set[str]]:

@@ -82,11 +82,31 @@ def test_published_numbers(name: str) -> None:
     assert c.rate("bf16") == pytest.approx(bf16 * 1e12, rel=1e-3)
     speeds = [c.rate(format) for format in ("fp8", "int8") if format in c.flops]
     assert max(speeds, default=0.0) == pytest.approx(eight * 1e12, rel=1e-3)
-    assert c.memory_bytes.value == memory * 1e9
+    sold = [said.value for said in (c.memory_bytes, *c.memory_bytes.others)]
+    assert memory * 1e9 in sold
     assert c.memory_bandwidth.value == pytest.approx(bandwidth * 1e12, rel=5e-3)
     assert c.need("watts") == watts
     assert c.need("scale_up_bandwidth") == link * 1e9
     assert c.need("scale_up_size") == domain
+
+
+# MiB that drivers report, typed apart from the table (nvidia-smi, rocminfo, npu-smi)
+DRIVERS = {
+    "h100": 81_559, "H100 PCIe": 81_559, "h800": 81_559, "h20": 97_871, "h200": 143_771, "a100": 81_920, "a100 40gb": 40_960, "a800": 81_920,
+    "b200": 183_359, "gb200": 189_471, "4090": 24_564, "l40s": 46_068, "l20": 46_068, "910b": 65_536, "910c": 131_072, "mi300x": 196_592,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_memory_is_what_the_driver_reports_or_else_the_data_sheets(name: str) -> None:
+    memory = chip(name).memory_bytes
+    if name not in DRIVERS:
+        assert memory.value == PUBLISHED[name][2] * 1e9
+        return
+    assert memory.value == DRIVERS[name] * 2**20
+    assert "smi on" in memory.source or "rocminfo on" in memory.source
+    assert memory.note == f"sold as {PUBLISHED[name][2]} GB"
+    assert 1 <= memory.value / (PUBLISHED[name][2] * 1e9) < 1.08, "GiB sold as GB at most"
 
 
 def test_the_table_is_whole() -> None:
@@ -125,6 +145,12 @@ def test_every_number_has_a_source_and_a_date(c: Chip) -> None:
             assert 0 < said.low <= said.value <= said.high < math.inf, name
             assert said.unit == number.unit
     json.dumps(c.to_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize("c", chips(), ids=lambda c: c.name)
+def test_every_name_and_alias_finds_its_chip(c: Chip) -> None:
+    for known in (c.name, *c.aliases):
+        assert chip(known) is c
 
 
 def test_no_two_chips_share_a_name() -> None:
@@ -220,6 +246,8 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ('memory = "48 GB"', "", "mine.toml: 'memory' is missing: write it as a text such as \"80 GB\"."),
         ('memory = "48 GB"', "memory = 48", "mine.toml: 'memory' = 48 has no unit: write it as a text such as \"80 GB\"."),
         ('memory = "48 GB"', 'memory = "48 GW"', "mine.toml: 'memory' = '48 GW': 'GW' is no unit of an amount of memory (known: B, GB, GiB, KiB, MB, MiB, PB, TB, TiB, kB); write it as a text such as \"80 GB\"."),
+        ('memory = "48 GB"', 'memory = "48e9 GB"', "mine.toml: 'memory' is 4.8e+19 B, more than any chip has: is the unit right?"),
+        ('bf16 = "200 TFLOP/s"', 'bf16 = "200e9 TFLOP/s"', "mine.toml: 'flops.bf16' is 2e+23 FLOP/s, more than any chip has: is the unit right?"),
         ('memory = "48 GB"', 'memory = "0 GB"', "mine.toml: 'memory' must be more than 0."),
         ('memory = "48 GB"', 'memory = { source = "x" }', "mine.toml: the key 'memory.value' is missing."),
         ('memory = "48 GB"', 'memory = { value = "48 GB", low = "50 GB" }', "mine.toml: 'memory' must lie between its low and its high."),

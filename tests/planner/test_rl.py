@@ -78,7 +78,7 @@ def test_the_split_is_the_best_of_all():
         learn = (plan.score_seconds + plan.update_seconds) * plan.train_chips / (16 - writers)
         return max(writing + plan.tail_seconds, learn) + plan.sync_seconds
 
-    fits = [w for w in range(1, 16) if SMALL.parameters() * 14 / (16 - w) <= 0.9 * 80e9]
+    fits = [w for w in range(1, 16) if SMALL.parameters() * 14 / (16 - w) <= 0.9 * 81_559 * 2**20]
     assert plan.cycle_seconds == pytest.approx(min(cycle(w) for w in fits))
     assert cycle(plan.rollout_chips) == pytest.approx(plan.cycle_seconds)
     busy = plan.rollout_chips * plan.writing_seconds + plan.train_chips * (plan.score_seconds + plan.update_seconds)
@@ -152,7 +152,7 @@ def test_bad_requests(changes, sentence):
 @pytest.mark.parametrize("placement", ["colocated", "split"])
 def test_a_run_that_does_not_fit_says_where_it_would(placement):
     with pytest.raises(
-        RequestError, match=rf"on 64 H800 SXM, {placement}: writing needs \d+ of them and updating 131"
+        RequestError, match=rf"on 64 H800 SXM, {placement}: writing needs \d+ of them and updating 123"
     ) as error:
         plan_rl(V3, H800, 64, placement=placement, weight_bits=8, **RUN)
     least = int(str(error.value).split("so ")[1].split(" ")[0])

@@ -179,7 +179,7 @@ def test_key_value_heads_bound_how_far_a_cache_is_cut():
 
 def test_the_largest_batch_fits_and_one_more_does_not():
     plan = plan_serve(LLAMA, H100, 1, prompt=1000, response=500, assume={"serve_memory_use": 0.9})
-    room = 0.9 * 80e9
+    room = 0.9 * H100.memory_bytes.value
     assert plan.memory_bytes <= room < plan.memory_bytes + plan.cache_bytes
     more = int(plan.batch) + 1
     with pytest.raises(RequestError, match=rf"{more} sequences do not fit at once on 1 H100 SXM; {plan.batch:g} do\."):
@@ -378,7 +378,7 @@ def test_every_plan_is_finite_and_consistent(prompt, response, samples, cached, 
     plan = plan_serve(LLAMA, H100, count, prompt=prompt, response=response, samples=samples, cached=cached)
     numbers = [v for v in plan.to_json().values() if isinstance(v, float)]
     assert all(math.isfinite(v) and v >= 0 for v in numbers)
-    assert plan.memory_bytes <= 0.9 * 80e9
+    assert plan.memory_bytes <= 0.9 * H100.memory_bytes.value
     assert plan.replicas * plan.layout.chips + plan.idle_chips == count
     assert plan.output_tokens_per_second <= plan.decode_tokens_per_second * (1 + 1e-9)
     ratio = plan.input_tokens_per_second / plan.output_tokens_per_second

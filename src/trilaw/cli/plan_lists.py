@@ -241,8 +241,8 @@ def hardware_text(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         *columns([head, *table], right=range(1, 10)),
         "",
         *wrapped(
-            "Speeds are dense TFLOP/s (8-bit: FP8, or INT8 where there is no FP8). Links count one direction, x chips that they join. W is the chip's own. "
-            "$/h is the table's default. TPP is that of United States export rules. Empty: no source."
+            "Speeds are dense TFLOP/s (8-bit: FP8, or INT8 where there is no FP8). Links count one direction, x chips that they join. GB is 10^9 bytes, as "
+            "the driver reports them where a source gives that. W is the chip's own. $/h is the table's default. TPP is that of United States export rules. Empty: no source."
         ),
     ]
 

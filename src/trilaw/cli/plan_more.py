@@ -127,7 +127,7 @@ def compare_command(
         [name.strip() for name in hardware.split(",") if name.strip()],
         target=target,
         count=count,
-        rl_count=512 if rl_count is None else rl_count,
+        rl_count=room.RL_COUNT if rl_count is None else rl_count,
         answers=1e9 if answers is None else amount(answers, "--answers"),
         curve=room.R1_VOTES if curve is None else shares(curve),
         accuracy=accuracy,

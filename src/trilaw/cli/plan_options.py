@@ -99,9 +99,12 @@ def shares(text: str) -> dict[int, float]:
     from trilaw.core.errors import RequestError
 
     try:
-        found = {int(k): float(share) for k, share in (pair.split("=") for pair in text.split(","))}
+        pairs = [(int(k), float(share)) for k, share in (pair.split("=") for pair in text.split(","))]
     except ValueError:
         raise RequestError(f"--curve is '{text}': give k=share pairs, such as 1=0.798,64=0.867.") from None
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise RequestError(f"--curve is '{text}': it gives a k twice.")
     return found
 
 

@@ -52,6 +52,22 @@ def train_text(plan: TrainPlan) -> list[str]:
     held = [(name, gb(x), share(x, memory.total)) for name, x in memory.parts().items()]
     step = columns([("step", "", ""), *parts], right=(1, 2)) if parts else []
     lines += beside(step, columns([("memory of the fullest chip", "", ""), *held], right=(1, 2)))
+    head = ("recomputed", "activations", "memory", "a step", "")
+    table = [
+        (
+            x.layout.recompute,
+            gb(x.memory.activations),
+            gb(x.memory.total),
+            seconds(x.step.seconds),
+            "" if x.memory.total <= plan.memory_capacity else "does not fit",
+        )
+        for x in plan.recompute
+    ]
+    lines += ["", *columns([head, *table], right=(1, 2, 3))]
+    if plan.flows:
+        head = ("traffic of a chip in a step", "among", "link", "received", "link busy")
+        table = [(f.kind, f"{f.group:,} chips", f.link, gb(f.bytes), seconds(f.seconds)) for f in plan.flows]
+        lines += ["", *columns([head, *table], right=(1, 3, 4))]
     if plan.others:
         others = [(str(x.layout), seconds(x.step.seconds), gb(x.memory.total)) for x in plan.others[:3]]
         lines += ["", *columns([("next best layouts", "a step", "memory"), *others], right=(1, 2))]
@@ -111,6 +127,11 @@ def serve_text(plan: ServePlan, answers: Sequence[AnswerRow] = ()) -> list[str]:
         ),
         ("MFU", f"{100 * plan.mfu:.1f} %", "of the 16-bit peak, in the steady state"),
         ("binds", plan.binds, f"a step of writing; prompts: {plan.prefill.binds}"),
+        (
+            "alone",
+            f"{number(plan.prefill_tokens_per_second)} prompt tokens/s",
+            f"{number(plan.decode_tokens_per_second)} response tokens/s, if all chips did nothing else",
+        ),
     ]
     lines = [*wrapped(title), "", *facts(rows)]
     if answers:

@@ -38,6 +38,7 @@ class Family:
     defaults: Mapping[str, Any] = field(default_factory=dict)  # what published files of this type leave out
 
 
+MOST_LAYERS = 10_000  # ten times the deepest language model; each is counted, so more would only take time and memory
 _LLAMA = Family(
     qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias="mlp_bias", derives_kv_heads=True
 )  # its files before 2023-07 have no num_key_value_heads
@@ -126,6 +127,20 @@ class _Reader:
             raise ModelError(f"{self.where}: '{key}' must be a whole number of at least {least}, it is {value!r}.")
         return value
 
+    def layers(self, *keys: str, default: int | None = None, least: int = 1) -> int:
+        """A number of layers, which is no more than `MOST_LAYERS`."""
+        count = self.whole(*keys, default=default, least=least)
+        if count > MOST_LAYERS:
+            raise ModelError(f"{self.where}: '{keys[0]}' is {count}, no model has more than {MOST_LAYERS} layers.")
+        return count
+
+    def stated(self, key: str) -> None:
+        """Refuse a file that leaves `key` out, where the class of the model would put a number of its own."""
+        if key not in self.config:
+            raise ModelError(
+                f"{self.where}: '{key}' is missing; write null for a model of type '{self.family}' without."
+            )
+
     def flag(self, key: bool | str, default: bool = False) -> bool:
         """`key` itself where it is an answer already, otherwise the truth value under that key."""
         if isinstance(key, bool):
@@ -163,7 +178,7 @@ def read(config: Mapping[str, Any], where: str = "config.json", name: str = "") 
         raise ModelError(f"{where}: 'use_bidirectional_attention' makes an encoder, only causal models are counted.")
     if kind == "gpt2":
         return _gpt2(reader, name)
-    hidden, count = reader.whole("hidden_size"), reader.whole("num_hidden_layers")
+    hidden, count = reader.whole("hidden_size"), reader.layers("num_hidden_layers")
     attention = _latent(reader, family) if family.mla else _attention(reader, family, hidden)
     windows, sparse = _windows(reader, family, count), _sparse(reader, family, count)
     blocks = {moe: (_experts if moe else _dense)(reader, family) for moe in set(sparse)}
@@ -178,7 +193,7 @@ def read(config: Mapping[str, Any], where: str = "config.json", name: str = "") 
         tied=reader.flag("tie_word_embeddings", family.tied),
         max_positions=reader.whole("max_position_embeddings"),
         layers=layers,
-        mtp=layers[-1:] * reader.whole("num_nextn_predict_layers", "num_mtp_layers", default=0, least=0),
+        mtp=layers[-1:] * reader.layers("num_nextn_predict_layers", "num_mtp_layers", default=0, least=0),
     )
 
 
@@ -196,7 +211,7 @@ def _gpt2(reader: _Reader, name: str) -> Numbers:
         vocab=reader.whole("vocab_size"),
         tied=reader.flag("tie_word_embeddings", FAMILIES["gpt2"].tied),
         max_positions=positions,
-        layers=(Layer(attention, feed_forward, norms=4),) * reader.whole("n_layer"),
+        layers=(Layer(attention, feed_forward, norms=4),) * reader.layers("n_layer"),
         positions=positions,
         final_norms=2,
     )
@@ -238,6 +253,7 @@ def _latent(reader: _Reader, family: Family) -> Attention:
     if reader.flag("mlp_bias"):  # the class of DeepSeek-V2 knows it, no published model has it
         raise ModelError(f"{reader.where}: 'mlp_bias' is not supported for a model of type '{reader.family}'.")
     heads, rope = reader.whole("num_attention_heads"), reader.whole("qk_rope_head_dim")
+    reader.stated("q_lora_rank")
     return Attention(
         kind="mla",
         heads=heads,
@@ -299,6 +315,8 @@ def _sparse(reader: _Reader, family: Family, count: int) -> list[bool]:
     if family.experts == "step":
         step, dense = reader.whole("decoder_sparse_step", default=1), reader.whole_list("mlp_only_layers")
         return [(i + 1) % step == 0 and i not in dense for i in range(count)]
+    if family.experts == "tail" and reader.get("num_local_experts") is None:
+        reader.stated("n_routed_experts")
     if family.experts == "tail" and reader.get("n_routed_experts", "num_local_experts") is not None:
         first = reader.whole("first_k_dense_replace", least=0)
         every = reader.whole("moe_layer_freq", default=1)
@@ -317,7 +335,10 @@ def _experts(reader: _Reader, family: Family) -> FeedForward:
         raise ModelError(f"{reader.where}: a token cannot pass {active} of {experts} experts.")
     own = "intermediate_size" if family.experts == "all" else "moe_intermediate_size"
     width = reader.whole(own)
-    shared = reader.whole("n_shared_experts", default=0, least=0) if family.experts == "tail" else 0
+    shared = 0
+    if family.experts == "tail":
+        reader.stated("n_shared_experts")
+        shared = reader.whole("n_shared_experts", default=0, least=0)
     shared_width = width if shared else 0
     gate = reader.family == "qwen2_moe"
     if gate:

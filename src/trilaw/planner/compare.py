@@ -29,11 +29,13 @@ from trilaw.planner.models import model
 from trilaw.planner.r1_zero import r1_zero
 from trilaw.planner.roofline import PRODUCTS
 from trilaw.planner.serve import plan_serve
+from trilaw.planner.serve_cost import read_load
 from trilaw.planner.sheet import Sheet
 from trilaw.planner.train import plan_train
 
 TARGETS = ("r1-pipeline", "answers")
 CHIPS = ("h800", "h100", "h20", "4090", "cpu")
+RL_COUNT = 512  # chips of R1-Zero (arXiv 2501.12948v2, section B.4.4)
 V3_BATCH = 15_360 * 4096  # tokens (arXiv 2412.19437, section 4.2)
 # R1 on AIME 2024: one sample, majority of 64 (arXiv 2501.12948v2, section E.4).
 R1_VOTES: Mapping[int, float] = MappingProxyType({1: 0.798, 64: 0.867})
@@ -76,7 +78,7 @@ def compare(
     *,
     target: str = "r1-pipeline",
     count: int | None = None,
-    rl_count: int = 512,
+    rl_count: int = RL_COUNT,
     answers: float = 1e9,
     curve: Curve = R1_VOTES,
     ks: Iterable[int] | None = None,
@@ -102,6 +104,8 @@ def compare(
     for name, number in (("count", total), ("rl_count", rl_count), ("answers", answers)):
         if not number > 0:
             raise RequestError(f"{name} is {number:g}, it must be positive.")
+    if rl_count > total and rl_count != RL_COUNT:
+        raise RequestError(f"rl_count is {rl_count}, it is a part of the {total} chips.")
     Sheet(overrides=assume)  # an unknown name is a wrong request, not a property of a chip
     parts = [find_chip(name) for name in chips]
     day = on or date.today()
@@ -110,6 +114,9 @@ def compare(
     wanted = sorted(curve) if ks is None and isinstance(curve, Mapping) else ks
     if wanted is None:
         raise RequestError("A curve that is a function needs the k's to try (ks).")
+    read_load(
+        model("deepseek-r1"), total, prompt, response
+    )  # lengths out of range are the caller's mistake whatever the chip
     return [
         _answers(part, total, answers, curve, list(wanted), accuracy, prompt, response, day, assume) for part in parts
     ]

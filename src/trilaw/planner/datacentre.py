@@ -22,6 +22,7 @@ from trilaw.planner.hardware import chip as find_chip
 from trilaw.planner.models import model as find_model
 from trilaw.planner.roofline import share
 from trilaw.planner.serve import ServePlan, plan_serve
+from trilaw.planner.serve_cost import read_load
 from trilaw.planner.sheet import Sheet
 
 if TYPE_CHECKING:
@@ -145,6 +146,9 @@ def plan_datacentre(
     days = put("1e26 FLOP", frontier / rate / DAY, "days", "1e26 FLOP / (peak x MFU x use)")
 
     model = numbers if numbers is not None else find_model("deepseek-r1")
+    read_load(
+        model, 1, prompt, response, target_latency=target_latency
+    )  # what is out of range is so on any number of chips
     serve = _serve(model, part.name, int(chips), prompt, response, target_latency, hour, assume)
     tokens = put(
         "output tokens",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
@@ -46,6 +46,10 @@ QUANTITIES: Mapping[str, tuple[str, Dimension]] = MappingProxyType(
 )
 _REQUIRED = ("memory_bytes", "memory_bandwidth")
 _SHARED_COUNTS = ("node_size", "scale_up_size")
+# SI, a thousand times and more what a chip of today has: beyond is a slip of a unit
+MOST: Mapping[str, float] = MappingProxyType(
+    {MEMORY.si: 1e15, BANDWIDTH.si: 1e17, FLOPS.si: 1e20, OPS.si: 1e20, POWER.si: 1e7, AREA.si: 1e7, COUNT.si: 1e6}
+)
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,11 @@ def read_chip(table: Table) -> Chip:
     speeds = table.table("flops")
     if speeds is None:
         raise RequestError(f'{table.where("flops")} is missing: a table of speeds, for example bf16 = "989.4 TFLOP/s".')
-    flops = {format: speed for format in BITS if (speed := speeds.quantity(format, _SPEED[format])) is not None}
+    flops = {
+        format: _plausible(speeds.where(format), speed)
+        for format in BITS
+        if (speed := speeds.quantity(format, _SPEED[format])) is not None
+    }
     speeds.end()
     if not flops:
         raise RequestError(f"{table.where('flops')} is empty (known formats: {', '.join(BITS)}).")
@@ -123,7 +131,7 @@ def read_chip(table: Table) -> Chip:
         if value is not None and dimension is COUNT and value.value != int(value.value):
             raise RequestError(f"{table.where(key)} must be a whole number of chips.")
         date = date or (value.date if value is not None else "")
-        found[field] = value
+        found[field] = None if value is None else _plausible(table.where(key), value)
     result = Chip(
         name=name,
         kind=cast(Literal["gpu", "cpu"], kind),
@@ -139,21 +147,35 @@ def read_chip(table: Table) -> Chip:
     return result
 
 
+def _plausible(where: str, found: Sourced) -> Sourced:
+    """The quantity; RequestError for more of it than any chip has."""
+    if found.value > MOST[found.unit]:
+        raise RequestError(f"{where} is {found.value:g} {found.unit}, more than any chip has: is the unit right?")
+    return found
+
+
 def load_file(path: Path | str) -> Chip:
     """A user's own chip. Raises RequestError for a file that cannot be read or does not hold (see `read_chip`)."""
     return read_chip(read_file(path))
 
 
 @lru_cache(maxsize=1)
+def _files() -> Mapping[str, str]:
+    """The texts of the table's files."""
+    folder = resources.files("trilaw.planner").joinpath("hardware")
+    entries = [entry for entry in folder.iterdir() if entry.name.endswith(".toml")]
+    return {f"hardware/{entry.name}": entry.read_text(encoding="utf-8") for entry in entries}
+
+
+@cache
+def _shipped(file: str) -> Chip:
+    return read_chip(read_text(_files()[file], file))
+
+
+@lru_cache(maxsize=1)
 def chips() -> tuple[Chip, ...]:
     """The chips of the table, by name."""
-    folder = resources.files("trilaw.planner").joinpath("hardware")
-    found = [
-        read_chip(read_text(entry.read_text(encoding="utf-8"), f"hardware/{entry.name}"))
-        for entry in folder.iterdir()
-        if entry.name.endswith(".toml")
-    ]
-    return tuple(sorted(found, key=lambda chip: chip.name.casefold()))
+    return tuple(sorted((_shipped(file) for file in _files()), key=lambda chip: chip.name.casefold()))
 
 
 def key(name: str) -> str:
@@ -169,9 +191,13 @@ def chip(name: str) -> Chip:
     if name.endswith(".toml"):
         return load_file(name)
     wanted = key(name)
-    for candidate in chips():
-        if wanted in {key(known) for known in (candidate.name, *candidate.aliases)}:
-            return candidate
+    for file, text in _files().items():
+        if wanted in key(
+            text.partition("\nkind")[0]
+        ):  # names stand first: only files that hold this one are read whole
+            candidate = _shipped(file)
+            if wanted in {key(known) for known in (candidate.name, *candidate.aliases)}:
+                return candidate
     folded = {known.casefold(): known for candidate in chips() for known in (candidate.name, *candidate.aliases)}
     close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
     known = ", ".join(candidate.name for candidate in chips())

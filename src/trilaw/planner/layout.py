@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Recompute = Literal["none", "selective", "pointwise", "full"]
 Schedule = Literal["gpipe", "1f1b", "interleaved", "zb1p", "dualpipe"]
 ROWS = 2_048  # tokens of a micro-batch from which products run at full speed
+LIGHT = 1e12  # FLOPs of a layer of a micro-batch below which launching it may take longer than computing it
 LONG_CONTEXT = 16_384  # from here on a search also splits sequences over chips
 
 
@@ -303,11 +304,15 @@ def divisors(number: int) -> list[int]:
     return small + [number // d for d in reversed(small) if d * d != number]
 
 
-def _micro_batches(tokens: int, share: int, zero: int) -> list[int]:
-    """Sequences of a micro-batch worth a look: enough for `ROWS` rows a product; with ZeRO-3, which gathers for each, more as well."""
+def _micro_batches(tokens: int, share: int, zero: int, flops: float) -> list[int]:
+    """Sequences of a micro-batch worth a look: enough for `ROWS` rows a product; with ZeRO-3, which gathers for each, more as well.
+
+    So also where `flops`, those of a token in the heaviest layer, make it a light one: each micro-batch is launched anew.
+    """
     fitting = [m for m in (1 << k for k in range(12)) if share % m == 0]
     first = next((m for m in fitting if m * tokens >= ROWS), fitting[-1])
-    return [m for m in fitting if first <= m <= (8 * first if zero == 3 else first)]
+    more = zero == 3 or first * tokens * flops < LIGHT
+    return [m for m in fitting if first <= m <= (8 * first if more else first)]
 
 
 def candidates(numbers: Numbers, count: int, domain: int, *, context: int, sequences: int) -> Iterator[Layout]:
@@ -317,6 +322,7 @@ def candidates(numbers: Numbers, count: int, domain: int, *, context: int, seque
     chips, "interleaved" with the most chunks; where none divide the layers evenly some are shorter (126 layers of Llama 3.1 405B over 16 stages).
     """
     layers = len(numbers.layers)
+    heaviest = 6 * max(layer.products(numbers.hidden) for layer in kinds(numbers))
     for base in _splits(numbers, count, domain, context, sequences):
         schedules: list[tuple[Schedule, int]] = [("1f1b", 1)]
         if base.pp > 1:
@@ -327,7 +333,7 @@ def candidates(numbers: Numbers, count: int, domain: int, *, context: int, seque
             schedules.append(("dualpipe", 1))
         share = sequences // base.dp
         for zero in (1, 3) if base.pp == 1 and base.dp * base.cp > 1 else (1,):
-            for micro in _micro_batches(context // base.cp, share, zero):
+            for micro in _micro_batches(context // base.cp, share, zero, heaviest / base.tp):
                 for schedule, v in schedules:
                     if schedule != "dualpipe" or share // micro % 2 == 0:
                         yield replace(base, zero=zero, micro_batch=micro, schedule=schedule, interleave=v)

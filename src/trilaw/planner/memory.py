@@ -199,7 +199,7 @@ def training_memory(
     tokens = layout.micro_batch * context / layout.cp
     kept: dict[int, float] = {}  # bytes that one micro-batch leaves of each kind of layer
     working = 0.0  # the most that is computed again at once
-    whole = replace(layout, recompute="none")
+    whole = layout if layout.recompute == "none" else replace(layout, recompute="none")
     for found in chosen.values():
         for layer, _ in found.layers:
             if id(layer) not in kept:

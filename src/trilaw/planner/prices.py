@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from trilaw.planner.sheet import Sheet
 
 
+MOST = 1e6  # dollars of one chip for an hour that nobody ever asked
+
+
 @dataclass(frozen=True, slots=True)
 class Price:
     """What `provider` asks for an hour of `chip`, $/h; the one with `default` is taken where no provider is named."""
@@ -109,6 +112,8 @@ def hourly_price(chip: Chip, given: float | None, sheet: Sheet) -> float | None:
     if given is not None:
         if not (math.isfinite(given) and given > 0):
             raise RequestError(f"price_per_hour is {given:g}, it must be a positive number of dollars.")
+        if given > MOST:
+            raise RequestError(f"price_per_hour is {given:g} dollars for one chip: is the unit right?")
         return sheet.put("price", given, "$/chip-hour", "given by you")
     try:
         found = price(chip)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 Placement = Literal["colocated", "split"]
 PLACEMENTS = ("colocated", "split")
+MOST_TOKENS = 1e18  # as of training
 SPLITS = 32  # numbers of writing replicas that are tried for a layout
 
 
@@ -143,6 +144,11 @@ def plan_rl(
     work = read_work(numbers, chip, weight_bits, kv_bits, sheet)
     if layout is not None:
         check_layout(layout, numbers, count)
+    if longest is not None and prompt + longest > numbers.max_positions:
+        raise RequestError(
+            f"{numbers.name or 'The model'} takes {numbers.max_positions} tokens of context at most, a prompt of {prompt} and the"
+            f" longest response of {longest} are more."
+        )
     top = min(longest or response * sheet.assume("rl_longest_over_mean"), numbers.max_positions - prompt)
     responses = problems * samples * rollout_steps
     train = _Training(numbers, chip, responses, prompt, response, score_passes, share(sheet, "rl_update_mfu"), sheet)
@@ -227,6 +233,13 @@ def _check(
     if samples < 2:
         raise RequestError(
             "A group needs at least 2 samples: the mean of a single one is itself, so nothing is learned."
+        )
+    if rollout_steps > steps:
+        raise RequestError(f"A rollout cannot feed {rollout_steps} updates of a run of {steps}.")
+    written = problems * samples * steps * response
+    if written > MOST_TOKENS:
+        raise RequestError(
+            f"The run would write {written:.3g} tokens, the most taken is {MOST_TOKENS:g}: is a number too large?"
         )
     if placement not in PLACEMENTS:
         raise RequestError(f"The placement '{placement}' is unknown{nearest(placement, PLACEMENTS)}.")

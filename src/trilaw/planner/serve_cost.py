@@ -163,6 +163,8 @@ def read_load(
     ):
         if number is not None and not (math.isfinite(number) and number > 0):
             raise RequestError(f"{name} is {number:g}, it must be a positive number.")
+    if concurrency is not None and concurrency < 1:
+        raise RequestError(f"concurrency is {concurrency:g}, at least one sequence is in flight.")
     if not 0 <= cached < 1:
         raise RequestError(
             f"cached is {cached:g}, it is the share of prompt tokens read before: at least 0 and below 1."

@@ -16,6 +16,8 @@ from typing import Any
 
 from trilaw.core.errors import RequestError, nearest
 
+BEYOND = 1000.0  # an override so many times outside of what was seen is a slip of a unit
+
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
@@ -50,13 +52,19 @@ class Sheet:
     overrides: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raises RequestError for an override that is no assumption, or that is no positive finite number."""
+        """Raises RequestError for an override that is no assumption, no finite number of at least 0, or absurd."""
         known = assumptions()
         for name, value in self.overrides.items():
             if name not in known:
                 raise RequestError(f"'{name}' is no assumption of the planner{nearest(name, known)}.")
             if not math.isfinite(value) or value < 0:
                 raise RequestError(f"The assumption '{name}' is {value:g}, it must be a finite number of at least 0.")
+            default = known[name]
+            if value > BEYOND * default.high or 0 < value < default.low / BEYOND:
+                raise RequestError(
+                    f"The assumption '{name}' is {value:g} {default.unit}, a thousand times beyond what was ever seen"
+                    f" ({default.low:g} to {default.high:g}): is the unit right?"
+                )
 
     def put(self, name: str, value: float, unit: str, formula: str, source: str = "") -> float:
         """Record a derived number and give it back."""

@@ -1,6 +1,6 @@
 """Training a model: how long, how much money and energy, at which utilisation, in which layout, and what binds.
 
-    step seconds = products + attention + pointwise + exposed communication + bubble + optimizer        (train_time.py)
+    step seconds = products + attention + pointwise + launch + exposed communication + bubble + optimizer        (train_time.py)
     MFU          = model FLOPs a token x tokens a second / (chips x dense 16-bit peak)
     chip-hours   = tokens / (tokens a second) x chips / train_goodput
 
@@ -61,6 +61,7 @@ class Cost:
 class TrainPlan:
     """A training run. Times are seconds unless named; `step_parts` add up to `step_seconds` (with a given MFU there are none).
 
+    `recompute` is the layout with each choice of what backward computes again, fitting or not.
     `gpu_hours_low` and `gpu_hours_high` follow the range of the one assumption that matters most, the share of its peak that a chip reaches in
     products; they are the hours themselves where the MFU is given. `mfu` is that of a step, against the 16-bit peak.
     """
@@ -94,6 +95,7 @@ class TrainPlan:
     binds: str
     busiest_link: str
     others: tuple[Plan, ...] = field(repr=False, compare=False)  # further layouts of the search, next best first
+    recompute: tuple[Plan, ...] = field(repr=False, compare=False)
     sheet: Sheet = field(repr=False, compare=False)
 
     @property
@@ -118,7 +120,8 @@ class TrainPlan:
         plain = {
             name: getattr(self, name)
             for name in self.__dataclass_fields__
-            if name not in ("layout", "flows", "memory", "others", "sheet", "step_parts", "exposed_seconds")
+            if name
+            not in ("layout", "flows", "memory", "others", "recompute", "sheet", "step_parts", "exposed_seconds")
         }
         return plain | {
             "hours": self.hours,
@@ -131,6 +134,16 @@ class TrainPlan:
             "memory_bytes": self.memory.total,
             "memory_parts": self.memory.to_json(),
             "flows": [asdict(flow) | {"seconds": flow.seconds} for flow in self.flows],
+            "recompute_choices": [
+                {
+                    "recompute": plan.layout.recompute,
+                    "activations_bytes": plan.memory.activations,
+                    "memory_bytes": plan.memory.total,
+                    "step_seconds": plan.step.seconds,
+                    "fits": plan.memory.total <= self.memory_capacity,
+                }
+                for plan in self.recompute
+            ],
             "other_layouts": [
                 {"words": str(plan.layout), "step_seconds": plan.step.seconds, "memory_bytes": plan.memory.total}
                 for plan in self.others
@@ -174,6 +187,11 @@ def plan_train(
         sheet.put("batch", sequences * context, "tokens", "0.2920 x FLOPs^0.3271, rounded", "arXiv 2401.02954")
     else:
         sequences = whole_sequences(batch_tokens, context)
+    if sequences * context > tokens:
+        raise RequestError(
+            f"A batch of {sequences * context:,} tokens is more than the {tokens:,.0f} of the run: take more tokens or"
+            f" {'fewer chips' if batch_tokens is None else 'a smaller batch'}."
+        )
     if layout is None:
         plan, *others = best(run, count, sequences, 10)
     else:
@@ -242,6 +260,7 @@ def plan_train(
         binds="the given mfu" if given else plan.step.binds,
         busiest_link=plan.step.busiest_link,
         others=tuple(others),
+        recompute=run.recomputed(plan.layout, sequences),
         sheet=sheet,
     )
 
@@ -250,6 +269,7 @@ _FORMULAS = {
     "products": "FLOPs of matrix products / (peak x share)",
     "attention": "FLOPs of attention / (16-bit peak x share)",
     "pointwise": "bytes of norms, activations, softmax, casts / (memory bandwidth x share)",
+    "launch": "(train_launch - work of a layer of a micro-batch, where that is less) x layers x micro-batches",
     "communication": "exposed part of bytes / link",
     "bubble": "F + B of the other stages x fill of the schedule",
     "optimizer": "bytes of gradients and states / (memory bandwidth x share)",

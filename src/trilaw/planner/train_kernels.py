@@ -6,6 +6,8 @@
                 forward (arXiv 2307.08691, section 4.1); without it the full square is computed, at the speed of products
     pointwise   bytes read and written by norms, residuals, activations, rotary positions, casts to FP8, softmax / (memory bandwidth x share);
                 backward moves twice what forward does
+    launch      kernels are queued while others run, so launching costs only where all kernels of a layer are shorter than it: a layer of a
+                micro-batch takes max(the work above, `train_launch`), a third more launches where the layer is computed again
 
 The shares are assumptions (`train_...` in assumptions.toml), each with the rows that it was calibrated on; the rest is arithmetic.
 """
@@ -47,6 +49,7 @@ class Speeds:
     wide: float  # 16-bit products: head and, without flash attention, scores
     attention: float
     memory: float
+    launch: float  # seconds to launch the kernels of a layer, forward and backward
     links: Links
     experts: float
     exposed_tensor: float
@@ -67,6 +70,7 @@ class Speeds:
             wide=chip.rate(wide_format) * matmul,
             attention=chip.rate(wide_format) * share(sheet, "train_attention"),
             memory=chip.memory_bandwidth.value * share(sheet, "train_bandwidth"),
+            launch=sheet.assume("train_launch"),
             links=Links.of(chip, share(sheet, "train_link")),
             experts=share(sheet, "train_experts"),
             exposed_tensor=share(sheet, "train_exposed_tensor", zero=True),
@@ -80,21 +84,27 @@ class Speeds:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Seconds of computing on a chip, forward, backward and recomputed together, by kind."""
+    """Seconds on a chip, forward, backward and recomputed together, by kind; `launch` is the time that it waits for the next kernel."""
 
     products: float = 0.0
     attention: float = 0.0
     pointwise: float = 0.0
+    launch: float = 0.0
 
     @property
     def seconds(self) -> float:
-        return self.products + self.attention + self.pointwise
+        return self.products + self.attention + self.pointwise + self.launch
 
     def __add__(self, other: Work) -> Work:
-        return Work(self.products + other.products, self.attention + other.attention, self.pointwise + other.pointwise)
+        return Work(
+            self.products + other.products,
+            self.attention + other.attention,
+            self.pointwise + other.pointwise,
+            self.launch + other.launch,
+        )
 
     def __mul__(self, times: float) -> Work:
-        return Work(self.products * times, self.attention * times, self.pointwise * times)
+        return Work(self.products * times, self.attention * times, self.pointwise * times, self.launch * times)
 
 
 def product_flops(layer: Layer, hidden: int, layout: Layout) -> tuple[float, float]:

@@ -92,11 +92,16 @@ class Run:
         )
         return Plan(layout, memory, step)
 
+    def recomputed(self, layout: Layout, sequences: int) -> tuple[Plan, ...]:
+        """The layout with each choice of what is computed again. With flash attention "selective" is "none"."""
+        choices = RECOMPUTE if layout.flash else (RECOMPUTE[0], "selective", *RECOMPUTE[1:])
+        return tuple(self.plan(replace(layout, recompute=choice), sequences) for choice in choices)
+
     def least(self, layout: Layout, sequences: int) -> tuple[Layout, Memory]:
         """The layout with the least recomputation that fits, or with all of it where none does."""
         held = max(sum(states(stage, layout, self.policy)) for stage in distinct(self.stages(layout)).values())
         for recompute in RECOMPUTE if held <= self.capacity else RECOMPUTE[-1:]:
-            tried = replace(layout, recompute=recompute)
+            tried = layout if layout.recompute == recompute else replace(layout, recompute=recompute)
             memory = self.memory(tried, sequences)
             if memory.total <= self.capacity:
                 break

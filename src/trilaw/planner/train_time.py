@@ -2,8 +2,8 @@
 
     step = m x slowest + bubble + exposed data traffic + optimizer
 
-for m micro-batches of a pipeline, where `slowest` is forward and backward (F + B) of one micro-batch on the slowest stage: computing
-(train_kernels.py) and the part of its traffic (network.py) that no computing hides. The pipeline fills and drains once, which costs F + B of all other
+for m micro-batches of a pipeline, where `slowest` is forward and backward (F + B) of one micro-batch on the slowest stage: computing, or launching where
+that takes longer (train_kernels.py), and the part of its traffic (network.py) that no computing hides. The pipeline fills and drains once, which costs F + B of all other
 stages with gpipe and 1f1b (arXiv 2104.04473, section 2.2.1), 1/v of that interleaved (2.2.2); with zb1p (p-1)(F+B-2W) and with dualpipe
 (p/2-1)(F&B+B-3W) (arXiv 2412.19437, table 2), where F&B is an overlapped pair and B = 2 F, W = F: a third of (p-1)(F+B), and
 (p/2-1) 2/3 (F+B). Dualpipe hides expert traffic behind computing, and takes some of the chip's units for it (`train_dualpipe`).
@@ -31,6 +31,7 @@ class Step:
     products: float
     attention: float
     pointwise: float
+    launch: float  # waiting for kernels to be launched
     exposed: tuple[tuple[str, float], ...]  # by kind of flow
     bubble: float
     optimizer: float
@@ -51,6 +52,7 @@ class Step:
             "products": self.products,
             "attention": self.attention,
             "pointwise": self.pointwise,
+            "launch": self.launch,
             "communication": self.communication,
             "bubble": self.bubble,
             "optimizer": self.optimizer,
@@ -58,7 +60,7 @@ class Step:
 
     @property
     def binds(self) -> str:
-        """What most of the step goes to: "products", "attention", "pointwise", "bubble", "optimizer", or traffic with its link.
+        """What most of the step goes to: "products", "attention", "pointwise", "launch", "bubble", "optimizer", or traffic with its link.
 
         Traffic is named as "tensor traffic, scale-up link".
         """
@@ -88,15 +90,17 @@ def stage_work(
 ) -> Work:
     """Computing of one micro-batch that passes all layers of a stage. `known` keeps what was worked out for a layer."""
     work, known = Work(), {} if known is None else known
+    tokens = layout.micro_batch * context / layout.cp / (speeds.beside_dualpipe if layout.schedule == "dualpipe" else 1)
+    launches = speeds.launch * (4 / 3 if layout.recompute == "full" else 1)
     for layer, count in stage.layers:
         if id(layer) not in known:
-            known[id(layer)] = layer_work(layer, numbers.hidden, layout, context, policy, speeds)
+            busy = layer_work(layer, numbers.hidden, layout, context, policy, speeds) * tokens
+            known[id(layer)] = busy + Work(launch=max(0.0, launches - busy.seconds))
         work += known[id(layer)] * count
     if stage.heads:
-        work += head_work(numbers.hidden, numbers.vocab, layout, speeds) * stage.heads
-        work += Work(products=6 * stage.extra_products / layout.tp / speeds.products)
-    slower = speeds.beside_dualpipe if layout.schedule == "dualpipe" else 1.0
-    return work * (layout.micro_batch * context / layout.cp / slower)
+        work += head_work(numbers.hidden, numbers.vocab, layout, speeds) * (stage.heads * tokens)
+        work += Work(products=6 * stage.extra_products / layout.tp / speeds.products) * tokens
+    return work
 
 
 def _exposed(flow: Flow, layout: Layout, compute: float, speeds: Speeds) -> float:
@@ -143,6 +147,7 @@ def step_time(
         products=m * work.products,
         attention=m * work.attention,
         pointwise=m * work.pointwise,
+        launch=m * work.launch,
         exposed=slowest.exposed,
         bubble=bubble,
         optimizer=_optimizer(memory, policy, speeds),
