@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from trilaw.core.arch import Arch
 from trilaw.core.errors import ModelError
-from trilaw.model.gguf import read_gguf, read_gguf_arch
+from trilaw.model.gguf import GGUFModel
+from trilaw.model.gguf_arch import read_arch
+from trilaw.model.gguf_file import open_gguf
 from trilaw.model.gguf_vocab import PRE, build
 from trilaw.model.tokenizer import HFTokenizer
 
@@ -133,9 +137,17 @@ def write(
     return made
 
 
+CPU = torch.device("cpu")
+
+
+def read(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Arch, dict[str, torch.Tensor], HFTokenizer]:
+    model = GGUFModel(path)
+    return model.arch, dict(model.weights(dtype, CPU)), model.tokenizer
+
+
 def test_float_weights_come_back_exactly(tmp_path: Path, original: Tokenizer) -> None:
     made = write(tmp_path / "m.gguf", original)
-    arch, tensors, tokenizer = read_gguf(tmp_path / "m.gguf")
+    arch, tensors, tokenizer = read(tmp_path / "m.gguf")
     assert set(tensors) == set(made)
     for name, value in made.items():
         assert torch.equal(tensors[name], torch.from_numpy(value)), name
@@ -144,14 +156,14 @@ def test_float_weights_come_back_exactly(tmp_path: Path, original: Tokenizer) ->
     assert (arch.max_positions, arch.rope_theta, arch.norm_eps, arch.rope_scaling) == (512, 50_000.0, 1e-5, None)
     assert arch.tied
     assert arch.eos_ids == tokenizer.eos_ids == (2,)
-    assert read_gguf_arch(tmp_path / "m.gguf")[0] == arch
+    assert read_arch(open_gguf(tmp_path / "m.gguf")) == arch
 
 
 @pytest.mark.parametrize("name", ["F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"])
 def test_quantised_weights_are_near(tmp_path: Path, original: Tokenizer, name: str) -> None:
     kind = GGMLQuantizationType[name]
     made = write(tmp_path / "m.gguf", original, kind)
-    tensors = read_gguf(tmp_path / "m.gguf").tensors
+    _, tensors, _ = read(tmp_path / "m.gguf")
     bits = {"F16": 11, "BF16": 8, "Q8_0": 7}.get(name) or int(name[1])
     for key, value in made.items():
         error = (tensors[key] - torch.from_numpy(value)).abs().max()
@@ -160,16 +172,16 @@ def test_quantised_weights_are_near(tmp_path: Path, original: Tokenizer, name: s
 
 def test_dtype_is_that_asked_for(tmp_path: Path, original: Tokenizer) -> None:
     made = write(tmp_path / "m.gguf", original)
-    tensors = read_gguf(tmp_path / "m.gguf", torch.bfloat16).tensors
+    _, tensors, _ = read(tmp_path / "m.gguf", torch.bfloat16)
     assert all(torch.equal(tensors[n], torch.from_numpy(v).bfloat16()) for n, v in made.items())
 
 
 def test_an_output_tensor_means_an_untied_head(tmp_path: Path, original: Tokenizer) -> None:
     head = np.ones((original.get_vocab_size(), WIDTH), np.float32)
     write(tmp_path / "m.gguf", original, tensors={"output.weight": head})
-    model = read_gguf(tmp_path / "m.gguf")
-    assert not model.arch.tied
-    assert torch.equal(model.tensors["lm_head.weight"], torch.from_numpy(head))
+    arch, tensors, _ = read(tmp_path / "m.gguf")
+    assert not arch.tied
+    assert torch.equal(tensors["lm_head.weight"], torch.from_numpy(head))
 
 
 def test_rotary_scaling(tmp_path: Path, original: Tokenizer) -> None:
@@ -177,7 +189,7 @@ def test_rotary_scaling(tmp_path: Path, original: Tokenizer) -> None:
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     write(tmp_path / "a.gguf", original, extra={"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0})
-    assert read_gguf(tmp_path / "a.gguf").arch.rope_scaling == {"rope_type": "linear", "factor": 4.0}
+    assert GGUFModel(tmp_path / "a.gguf").arch.rope_scaling == {"rope_type": "linear", "factor": 4.0}
 
     table = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     table |= {"original_max_position_embeddings": 8192, "rope_theta": 50_000.0}
@@ -187,11 +199,11 @@ def test_rotary_scaling(tmp_path: Path, original: Tokenizer) -> None:
     factors = (plain / scaled).numpy().astype(np.float32)
     write(tmp_path / "b.gguf", original, tensors={"rope_freqs.weight": factors})
     del table["rope_theta"]
-    assert read_gguf(tmp_path / "b.gguf").arch.rope_scaling == pytest.approx(table)
+    assert GGUFModel(tmp_path / "b.gguf").arch.rope_scaling == pytest.approx(table)
 
     write(tmp_path / "c.gguf", original, tensors={"rope_freqs.weight": factors[::-1].copy()})
     with pytest.raises(ModelError, match="rotary frequency factors"):
-        read_gguf(tmp_path / "c.gguf")
+        read(tmp_path / "c.gguf")
 
 
 def test_broken_files_are_one_sentence(tmp_path: Path, original: Tokenizer) -> None:
@@ -201,25 +213,54 @@ def test_broken_files_are_one_sentence(tmp_path: Path, original: Tokenizer) -> N
     for length in (0, 3, 10, 200, len(data) // 2, len(data) - 4096):
         (tmp_path / "bad.gguf").write_bytes(data[:length])
         with pytest.raises(ModelError, match=r"bad\.gguf"):
-            read_gguf(tmp_path / "bad.gguf")
+            read(tmp_path / "bad.gguf")
     with pytest.raises(ModelError, match="There is no file"):
-        read_gguf(tmp_path / "none.gguf")
+        read(tmp_path / "none.gguf")
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_changed_bytes_end_in_a_sentence_or_in_a_model(
+    tmp_path_factory: Any, original: Tokenizer, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("flip")
+    write(folder / "good.gguf", original)
+    content = bytearray((folder / "good.gguf").read_bytes())
+    header = min(place.start for place in open_gguf(folder / "good.gguf").places.values())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(4, header - 1))] = data.draw(st.integers(0, 255))
+    (folder / "bad.gguf").write_bytes(content)
+    with suppress(ModelError):
+        read(folder / "bad.gguf")
+
+
+def test_more_weights_than_a_model_has_are_refused_before_they_are_read(tmp_path: Path, original: Tokenizer) -> None:
+    spare = {"blk.7.ffn_up.weight": np.ones((INNER, WIDTH), np.float32)}
+    write(tmp_path / "m.gguf", original, tensors=spare)
+    with pytest.raises(ModelError, match="speaks of a model of"):
+        GGUFModel(tmp_path / "m.gguf")
+
+
+def test_memory_holds_the_weights_once(tmp_path: Path, original: Tokenizer) -> None:
+    write(tmp_path / "m.gguf", original)
+    first = next(GGUFModel(tmp_path / "m.gguf").weights(torch.bfloat16, CPU))[1]
+    assert first.untyped_storage().nbytes() == first.numel() * 2, "no view of a larger copy"
 
 
 def test_what_is_not_supported_is_named(tmp_path: Path, original: Tokenizer) -> None:
     path = tmp_path / "m.gguf"
     write(path, original, arch="mamba")
     with pytest.raises(ModelError, match="'mamba' is not supported"):
-        read_gguf(path)
+        read(path)
     write(path, original, extra={"llama.expert_count": 8})
     with pytest.raises(ModelError, match="experts"):
-        read_gguf(path)
+        read(path)
     write(path, original, tensors={"blk.0.attn_sinks.weight": np.ones(4, np.float32)})
     with pytest.raises(ModelError, match=r"blk\.0\.attn_sinks\.weight"):
-        read_gguf(path)
+        read(path)
     write(path, original, extra={"tokenizer.ggml.pre": "smolm"})
     with pytest.raises(ModelError, match="did you mean 'smollm'"):
-        read_gguf(path)
+        read(path)
 
 
 @settings(max_examples=50, deadline=None)
@@ -297,7 +338,9 @@ def test_sentencepiece_vocabulary_equals_its_definition(text: str) -> None:
         ("model", "bert", "kind 'bert'"),
         ("tokens", None, "no vocabulary"),
         ("tokens", ["a", "a"], "twice"),
-        ("token_type", [1], "token types"),
+        ("tokens", ["a", "b" * 1025], "over 1,024 characters"),
+        ("token_type", [1], "no type for each token"),
+        ("token_type", 1, "no type for each token"),
         ("merges", None, "no merges"),
         ("merges", ["zz zz"], "broken"),
         ("merges", ["lonely"], "broken"),
@@ -324,7 +367,7 @@ def test_real_weights_and_tokens_equal_transformers(smollm: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-    arch, tensors, tokenizer = read_gguf(smollm)
+    arch, tensors, tokenizer = read(smollm)
     config = AutoConfig.from_pretrained(smollm.parent, gguf_file=smollm.name)
     assert (config.rope_parameters["rope_theta"], config.num_key_value_heads) == (arch.rope_theta, arch.kv_heads)
     with torch.device("meta"):

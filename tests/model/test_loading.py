@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +11,7 @@ import torch
 
 from trilaw.core.arch import Arch
 from trilaw.core.errors import ModelError
-from trilaw.model import loading, precision
-from trilaw.model.gguf import GGUFModel
+from trilaw.model import loading, memory, precision
 from trilaw.model.llama import CausalLM
 from trilaw.model.loading import load
 from trilaw.model.registry import build
@@ -41,24 +40,54 @@ def test_a_folder_comes_back_whole(tiny_model: CausalLM, save: Save, tokenizer: 
     assert load(folder, dtype=torch.bfloat16, device="cpu").model.dtype == torch.bfloat16
 
 
-def test_a_gguf_file_is_assembled_like_a_folder(
-    tiny_model: CausalLM, tokenizer: HFTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "model.gguf"
-    file.write_bytes(b"GGUF")
-    asked = []
+class Stub:
+    """Stands for a .gguf file of the tiny model."""
 
-    def read(path: Path, dtype: torch.dtype) -> GGUFModel:
-        asked.append((path, dtype))
-        tensors = {name: weight.to(dtype).clone() for name, weight in tiny_model.state_dict().items()}
-        return GGUFModel(tiny_model.arch, tensors, tokenizer)
+    def __init__(self, model: CausalLM, tokenizer: HFTokenizer) -> None:
+        self.arch, self.tokenizer, self._model = model.arch, tokenizer, model
+        self.asked: list[torch.dtype] = []
 
-    monkeypatch.setattr(loading, "read_gguf", read)
+    def weights(self, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[str, torch.Tensor]]:
+        self.asked.append(dtype)
+        return ((name, weight.to(device, dtype).clone()) for name, weight in self._model.state_dict().items())
+
+
+@pytest.fixture
+def stub(tiny_model: CausalLM, tokenizer: HFTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    stub = Stub(tiny_model, tokenizer)
+    monkeypatch.setattr(loading, "GGUFModel", lambda path: stub)
+    return stub
+
+
+def test_a_gguf_file_is_assembled_like_a_folder(stub: Stub, tiny_model: CausalLM, tmp_path: Path) -> None:
     tokens_BT = torch.arange(10)[None]
-    loaded = load(file, device="cpu")
+    loaded = load(tmp_path / "model.gguf", device="cpu")
     assert torch.equal(loaded.model(tokens_BT), tiny_model(tokens_BT))
-    assert load(file, dtype=torch.bfloat16, device="cpu").model.dtype == torch.bfloat16
-    assert asked == [(file, torch.float32), (file, torch.bfloat16)]
+    assert load(tmp_path / "model.gguf", dtype=torch.bfloat16, device="cpu").model.dtype == torch.bfloat16
+    assert stub.asked == [torch.float32, torch.bfloat16], "weights come in the dtype that they will have"
+
+
+def test_a_model_that_does_not_fit_is_refused_before_its_weights_are_read(
+    stub: Stub,
+    tiny_model: CausalLM,
+    save: Save,
+    tokenizer: HFTokenizer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = save(tiny_model, tokenizer=tokenizer)
+    need = 4 * tiny_model.arch.parameters()
+    monkeypatch.setattr(memory, "free_bytes", lambda device: need)
+    load(folder, device="cpu")
+    load(tmp_path / "model.gguf", device="cpu")
+    monkeypatch.setattr(memory, "free_bytes", lambda device: need - 1)
+    (folder / "model.safetensors").write_bytes(b"never read")
+    stub.asked.clear()
+    for path in (folder, tmp_path / "model.gguf"):
+        with pytest.raises(ModelError, match=rf"{path.name}: {tiny_model.arch.parameters():,} weights .* need .* GiB"):
+            load(path, device="cpu")
+    assert stub.asked == []
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(

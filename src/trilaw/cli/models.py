@@ -31,7 +31,7 @@ def list_command(as_json: Json = False) -> None:
     for entry in sources.catalogue().values():
         path = sources.cached(entry.name)
         row = {
-            **entry.model_dump(exclude={"wheel"}),
+            **{key: value for key, value in vars(entry).items() if key != "wheel"},
             "cached": path is not None,
             "path": path and str(path),
             "bytes": _bytes(path),
@@ -116,10 +116,11 @@ def _numbers(path: Path) -> dict[str, Any]:
 
         arch = read_arch(path)
     else:
-        from trilaw.model.gguf import read_gguf_arch  # imported here: it loads torch
+        from trilaw.model.gguf_arch import read_arch as read_gguf_arch  # imported here: they load numpy
+        from trilaw.model.gguf_file import open_gguf
 
-        arch, metadata = read_gguf_arch(path)
-        licence = metadata.get("general.license")
+        file = open_gguf(path)
+        arch, licence = read_gguf_arch(file), file.metadata.get("general.license")
     keys = [
         "family",
         "layers",

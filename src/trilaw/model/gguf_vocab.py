@@ -14,6 +14,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from trilaw.core.errors import ModelError, nearest
 
+LONGEST = 1024  # characters of a token; what SentencePiece's merges take to find grows with the square, and real tokens have up to 256
 UNKNOWN, CONTROL, USER, BYTE = 2, 3, 4, 6  # values of tokenizer.ggml.token_type (1: normal, 5: unused)
 
 _WORDS = (
@@ -44,9 +45,13 @@ def build(metadata: Mapping[str, Any], where: str) -> tuple[Tokenizer, dict[str,
         )
     if len(set(tokens)) < len(tokens):
         raise ModelError(f"{where}: the vocabulary names a token twice: convert the model again.")
+    if max(map(len, tokens)) > LONGEST:
+        raise ModelError(
+            f"{where}: a token of the vocabulary has over {LONGEST:,} characters: convert the model again."
+        )
     types = metadata.get("tokenizer.ggml.token_type") or [1] * len(tokens)
-    if len(types) != len(tokens):
-        raise ModelError(f"{where}: {len(tokens)} tokens but {len(types)} token types: convert the model again.")
+    if not isinstance(types, list) or len(types) != len(tokens):
+        raise ModelError(f"{where} holds no type for each token (tokenizer.ggml.token_type): convert the model again.")
     kind = metadata.get("tokenizer.ggml.model")
     named = {}
     for role, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
@@ -62,8 +67,9 @@ def build(metadata: Mapping[str, Any], where: str) -> tuple[Tokenizer, dict[str,
         elif kind == "llama":
             backend, adds_bos = _sentencepiece(metadata, tokens, named.get("unk"), where), True
         else:
+            name = str(kind)[:40]
             raise ModelError(
-                f"{where}: the vocabulary kind '{kind}' is not supported{nearest(str(kind), ('gpt2', 'llama'))}."
+                f"{where}: the vocabulary kind '{name}' is not supported{nearest(name, ('gpt2', 'llama'))}."
             )
         control = [t for t, k in zip(tokens, types) if k == CONTROL or (k == UNKNOWN and kind == "llama")]
         user = [t for t, k in zip(tokens, types) if k == USER]
@@ -87,8 +93,9 @@ def build(metadata: Mapping[str, Any], where: str) -> tuple[Tokenizer, dict[str,
 def _byte_level(metadata: Mapping[str, Any], tokens: Sequence[str], where: str) -> Tokenizer:
     pre = metadata.get("tokenizer.ggml.pre")
     if pre not in PRE:
+        name = str(pre)[:40]
         raise ModelError(
-            f"{where}: the pre-tokenizer '{pre}' is not supported{nearest(str(pre), PRE)}; use the model in Hugging Face layout."
+            f"{where}: the pre-tokenizer '{name}' is not supported{nearest(name, PRE)}; use the model in Hugging Face layout."
         )
     merges = metadata.get("tokenizer.ggml.merges")
     if not isinstance(merges, list):

