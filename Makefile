@@ -43,11 +43,20 @@ docs: $(VENV)/.run         ## the generated parts of docs/: commands, field tabl
 	$(BIN)/python scripts/docs_planner.py
 	$(BIN)/python scripts/docs_question.py
 
-bench: $(VENV)/.test       ## benchmarks of this machine
-	$(BIN)/python benchmarks/engine_tiny.py
+QUESTIONS ?=
+BENCHMARK = $(BIN)/python benchmarks/$(1) $(if $(QUESTIONS),--questions $(QUESTIONS))
 
-bench-rollout-quick: $(VENV)/.test  ## rollouts beside transformers on this machine, three rounds, shorter samples than benchmarks/rollout.py
-	$(BIN)/python benchmarks/rollout.py --rounds 3 --new 48
+bench: $(VENV)/.test       ## every benchmark with every peer (docs/benchmarks.md): about two hours on two cores; QUESTIONS=test.jsonl of GSM8K
+	status=0; \
+	$(BIN)/python benchmarks/engine_tiny.py || status=1; \
+	$(call BENCHMARK,rollout.py) --all || status=1; \
+	$(call BENCHMARK,rollout.py) --all --single || status=1; \
+	$(call BENCHMARK,train_step.py) || status=1; \
+	$(call BENCHMARK,grpo_step.py) || status=1; \
+	exit $$status
+
+bench-rollout-quick: $(VENV)/.test  ## rollouts beside transformers, three rounds of shorter samples: under eight minutes on two cores
+	$(call BENCHMARK,rollout.py) --rounds 3 --new 48 --tries 2 --minutes 4
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Trilaw needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": set PYTHON=python3.11, for example." if sys.version_info < (3, 11) else 0)'
@@ -66,4 +75,4 @@ $(VENV)/.check: $(VENV)/.test
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .bench build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
