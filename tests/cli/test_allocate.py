@@ -138,3 +138,28 @@ def test_a_run_without_evaluations(tmp_path: Path, capsys: pytest.CaptureFixture
     write(tmp_path / "r" / "resolved.json", {"version": 1, "stages": []})
     assert call("allocate", str(tmp_path / "r"), "--budget", "1e12") == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--budget", "5USD"], "say with --price what a FLOP costs, such as --price 2,989e12,0.35"),
+        (["--budget", "1e61"], "at most 1e+60"),
+        (["--budget", "1e12", "--queries", "1e300"], "at most 1e+18"),
+        (["--budget", "1e12", "--queries", "0"], "it must be at least 1"),
+        (["--budget", "1e12", "--queries", "nan"], "lifetime is nan"),
+        (["--budget", "1e12", "--how", "luck"], "how is 'luck'"),
+        (["--budget", "1e12", "--accuracy", "1"], "target accuracy is 1"),
+        (["--budget", "1e12", "--accuracy", "nan"], "target accuracy is nan"),
+        (["--budget", "5USD", "--price", "2,1e400,0.5"], "price of a FLOP is 0"),
+        (["--budget", "5USD", "--price", "nan,1,1"], "price of a FLOP is nan"),
+    ],
+)
+def test_a_slip_costs_no_fit(
+    words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trilaw.api.laws.fit", lambda *_, **__: pytest.fail("the fit was run"))
+    assert call("allocate", str(tmp_path), *words) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1

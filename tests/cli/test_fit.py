@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +131,68 @@ def test_too_few_points_say_how_many(tmp_path: Path, capsys: pytest.CaptureFixtu
     path.write_text("parameters,tokens,loss\n1e6,1e7,3\n2e6,1e7,2.9\n")
     assert call("fit", str(path)) == 2
     assert "6" in capsys.readouterr().err
+
+
+def test_names_from_a_table_show_and_never_act(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\nNot fitted\n\x1b]0;title\x07\u202e" + "x" * 100_000
+    rows = [
+        "run,compute,value",
+        *(f'"{name}",{c:.3f},{0.1 + 0.7 / (1 + 10 / c):.4f}' for c in np.geomspace(1, 200, 12)),
+    ]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(rows) + "\n")
+    assert call("fit", str(path), "--bootstraps", "0") == 0
+    said = capsys.readouterr().out
+    assert "Law 2, post-training: a Not fitted" in said
+    assert not {"\x1b", "\x07", "\u202e"} & set(said)
+    assert max(map(len, said.splitlines())) < 2_100
+    path.write_text("run,compute,value\n" + f'"{name}",1,0.5\n' + f'"{name}",2,0.6\n')
+    assert call("fit", str(path)) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert len(said) < 2_200
+
+
+def test_two_runs_without_intervals_are_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        "run,compute,value",
+        *(f"{run},{c:.3f},{0.1 + 0.7 / (1 + 10 / c):.4f}" for run in "ab" for c in np.geomspace(1, 200, 12)),
+    ]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(rows) + "\n")
+    assert call("fit", str(path), "--bootstraps", "0") == 0
+    assert "a against b" not in capsys.readouterr().out
+
+
+def test_a_picture_that_cannot_be_is_known_before_the_fit(
+    losses: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("trilaw.api.laws.fit", lambda *_, **__: pytest.fail("the fit was run"))
+        assert call("fit", str(losses), "--picture", str(tmp_path / "p.gif")) == 2
+    assert call("fit", str(losses), "--bootstraps", "0", "--picture", str(losses / "p.svg")) == 1
+    said = capsys.readouterr()
+    assert "Law 1, pre-training" in said.out, "what was fitted is not lost with its picture"
+    assert "cannot be written" in said.err
+
+
+@pytest.mark.parametrize("entropy", ["nan", "inf", "-1"])
+def test_an_entropy_that_cannot_be(entropy: str, losses: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("fit", str(losses), "--entropy", entropy) == 2
+    assert "it must be 0 or a positive number" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_a_fit(losses: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real signal in the middle of the arithmetic."""
+    monkeypatch.setattr("trilaw.laws.pretrain._falls", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert call("fit", str(losses), "--bootstraps", "0") == 130
+    assert capsys.readouterr() == ("", "Stopped.\n")
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "zero.csv"
+    os.mkfifo(pipe)
+    link.symlink_to("/dev/zero")
+    for path in (pipe, link, tmp_path, Path("/dev/null")):
+        assert call("fit", str(path)) == 2
+        assert "is neither a run folder nor a CSV file" in capsys.readouterr().err

@@ -60,3 +60,17 @@ def test_json_is_the_file_and_nothing_else(run_folder: Path) -> None:
 def test_a_folder_that_is_no_run_is_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="is not a run folder"):
         CliRunner().invoke(app, [str(tmp_path)], catch_exceptions=False)
+
+
+def test_a_stage_that_cannot_be_read_is_said_beside_the_report(run_folder: Path) -> None:
+    (run_folder / "stages" / "exam" / "done.json").write_text("{")
+    result = CliRunner().invoke(app, [str(run_folder)])
+    assert result.exit_code == 0
+    assert "exam/done.json cannot be read: mend it" in result.stderr
+    assert "no result yet" in result.stdout
+
+
+def test_a_picture_that_cannot_be_is_known_before_the_report(run_folder: Path) -> None:
+    with pytest.raises(RequestError, match=r"ends in \.svg or \.png"):
+        CliRunner().invoke(app, [str(run_folder), "--picture", "p.gif"], catch_exceptions=False)
+    assert not (run_folder / "report.html").exists()

@@ -119,8 +119,8 @@ def typist(monkeypatch):
     typist = Typist("<think>x</think>It is 4.")
     seen: dict = {}
 
-    def solve(model, question, *, params, seed, system):
-        seen.update(model=model, question=question, params=params, seed=seed, system=system)
+    def solve(model, question, *, params, seed, system, quantization):
+        seen.update(model=model, question=question, params=params, seed=seed, system=system, quantization=quantization)
         return Answer(typist, Request("solve", question, params, seed))
 
     monkeypatch.setattr(api, "solve", solve)
@@ -143,6 +143,7 @@ def test_text_on_stdout_and_cost_on_stderr(typist):
         "params": SamplingParams(max_tokens=50),
         "seed": 9,
         "system": "Be brief.",
+        "quantization": None,
     }
 
 

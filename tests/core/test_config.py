@@ -129,3 +129,26 @@ class Shapes(Config):
 def test_complaints_speak_of_recipes_not_of_python(key, value, words):
     with pytest.raises(ConfigError, match=words):
         parse(Shapes, {key: value}, "here")
+
+
+def test_numbers_are_finite():
+    for rate in (float("inf"), float("nan"), 10**400):
+        assert "inner.rate" in complaint({"steps": 1, "inner": {"rate": rate}})
+
+
+@pytest.mark.parametrize("text", ["[" * 50_000, "[" * 5_000 + "]" * 5_000, "{a=" * 20_000, "9" * 5_000])
+def test_a_value_without_end_is_a_word_in_an_override_and_a_sentence_in_a_file(tmp_path, text):
+    assert override({"a": 1}, [f"a={text}"]) == {"a": text}
+    path = tmp_path / "r.toml"
+    path.write_text(f"a = {text}\n")
+    with pytest.raises(ConfigError, match=r"r\.toml is not valid TOML"):
+        read_toml(path)
+
+
+def test_an_override_beside_a_date_and_a_byte_order_mark(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_bytes(b"\xef\xbb\xbfday = 2020-01-01\n[t]\nx = 1\n")
+    given = read_toml(path)
+    changed = override(given, ["t.x=2"])
+    assert changed == {**given, "t": {"x": 2}}
+    assert given["t"] == {"x": 1}, "what was given stays as it was"

@@ -187,3 +187,27 @@ def test_a_name_that_no_file_system_takes_is_no_run():
 def test_write_json_is_stable(tmp_path):
     rundir.write_json(tmp_path / "a.json", {"b": 1, "a": 2})
     assert json.loads((tmp_path / "a.json").read_text()) == {"b": 1, "a": 2}
+
+
+def test_bytes_are_written_like_text_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    rundir.write_bytes(path, b"\x00old")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+    with pytest.raises(RunError, match="the disk is full"):
+        rundir.write_bytes(path, b"new")
+    assert path.read_bytes() == b"\x00old"
+    assert names(tmp_path) == ["a.png"]
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "a\0b", "", "x" * 65, "A", 3, None])
+def test_a_stage_by_a_name_that_no_recipe_allows_is_broken(tmp_path, name):
+    rundir.write_json(tmp_path / "resolved.json", {"stages": [{"name": name}]})
+    with pytest.raises(RunError, match="lists no named stages"):
+        rundir.read_resolved(tmp_path)
+
+
+def test_a_run_of_another_version_is_named(tmp_path):
+    for version in (2, "1", 10**400, None):
+        rundir.write_json(tmp_path / "resolved.json", {"version": version, "stages": [{"name": "a"}]})
+        with pytest.raises(RunError, match="is no file of version 1"):
+            rundir.read_resolved(tmp_path)

@@ -90,3 +90,44 @@ def test_a_disk_that_fills_up_is_named_once(tmp_path):
         store.add(problem, 0, sample, Score(1.0), Usage(), 0.0)
     store.close()
     assert full.closed
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"value": "1"},
+        {"value": None},
+        {"value": float("nan")},
+        {"value": 10**400},
+        {"extracted": ["a"]},
+        {"usage": {"prompt_tokens": "x"}},
+        {"usage": {"flops": float("inf")}},
+        {"usage": 3},
+        {"seconds_elapsed": None},
+        {"messages": 3},
+    ],
+)
+def test_a_line_with_other_kinds_of_values_is_a_sentence(task, sampler, tmp_path, change):
+    path = evaluate(task, sampler, params=PARAMS, store=tmp_path).path
+    lines = path.read_text().splitlines()
+    lines[1] = json.dumps(json.loads(lines[1]) | change)
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(RunError, match=r"sample 0 of problem .* is incomplete: delete its line"):
+        evaluate(task, sampler, params=PARAMS, store=tmp_path)
+    assert len(path.read_text().splitlines()) == 7, "nothing is thrown away"
+
+
+@pytest.mark.parametrize("line", ['{"problem": ["a"], "sample": 0}', '{"problem": "a", "sample": "0"}', "[" * 100_000])
+def test_a_line_that_names_no_sample_is_a_sentence(task, sampler, tmp_path, line):
+    path = evaluate(task, sampler, params=PARAMS, store=tmp_path).path
+    path.write_text(line + "\n")
+    with pytest.raises(RunError, match="line 1, is no stored sample"):
+        evaluate(task, sampler, params=PARAMS, store=tmp_path)
+
+
+def test_settings_that_are_no_table_are_a_sentence(task, sampler, tmp_path):
+    path = evaluate(task, sampler, params=PARAMS, store=tmp_path).path
+    path.with_suffix(".settings.json").write_text("[1]")
+    for again in (lambda: evaluate(task, sampler, params=PARAMS, store=tmp_path), lambda: read_settings(tmp_path)):
+        with pytest.raises(RunError, match="is no table"):
+            again()

@@ -70,6 +70,7 @@ samples = 4
 max_tokens = 24
 reward = "random"      # a model of this size is never right, and without reward there is no gradient to get wrong
 save_every = 3
+keep_every = 2         # so most kept models stand between two checkpoints
 log_samples_every = 2
 [stages.optimizer]
 learning_rate = 1e-3
@@ -82,6 +83,19 @@ splits = ["test", "hard"]
 limit = 24
 samples = 4
 max_tokens = 32
+[[stages]]
+name = "points"
+kind = "eval"
+models = ["zero@*"]
+task = "calc"
+limit = 12
+samples = 4
+max_tokens = 16
+for_laws = true
+[[stages]]
+name = "laws"
+kind = "laws"
+bootstraps = 20
 """
 
 # Which stage is at work, what is called for the how-manieth time in this attempt, and whether death comes before or after it.
@@ -95,8 +109,16 @@ MOMENTS = [
     ("zero", "trilaw.engine.engine:Engine.step", 5, "before"),  # inside a rollout, no checkpoint yet
     ("zero", "trilaw.engine.engine:Engine.load_weights", 4, "after"),  # between the update and its log
     ("zero", "trilaw.training.checkpoint:write", 1, "before"),
+    ("zero", "trilaw.training.loop:Loop._store_model", 2, "before"),  # the first kept model stands, the second does not
+    ("zero", "trilaw.training.loop:Loop._store_model", 2, "after"),  # both stand, and one is of a step that is lost
+    ("zero", "trilaw.training.loop:Loop._store_model", 3, "after"),  # all kept, the last model too, done.json not
     ("exam", "trilaw.evals.store:Store.add", 30, "after"),
     ("exam", "trilaw.evals.store:Store.finish", 2, "before"),
+    ("points", "trilaw.evals.store:Store.finish", 5, "after"),  # four of the exam, and the first kept model's
+    ("points", "trilaw.evals.store:Store.add", 60, "after"),  # inside the third kept model
+    ("laws", "trilaw.laws.findings:find", 1, "after"),
+    ("laws", "os:replace", 2, "before"),  # laws.json is written and has no name yet
+    ("laws", "os:replace", 2, "after"),  # it stands, done.json does not
     (None, "trilaw.reports.html:build", 1, "before"),  # every stage is done, the report is not
 ]
 RANDOM_KILLS = 4
@@ -130,6 +152,9 @@ def straight(recipe: Path) -> dict[str, Any]:
     outcome = outcome_of(out)
     weights = {name: value for name, value in outcome.items() if name.endswith("model/model.safetensors")}
     assert len(set(weights.values())) == 3, "each stage has learned something, or the comparison says nothing"
+    kept = {name: value for name, value in outcome.items() if "/kept/" in name and name.endswith(".safetensors")}
+    assert len(set(kept.values())) == 4, "the models kept on the way differ"
+    assert json.loads((out / "stages/laws/laws.json").read_text())["version"] == 1
     return outcome
 
 
@@ -142,7 +167,7 @@ def outcome_of(run: Path) -> dict[str, Any]:
             outcome[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         elif path.suffix == ".jsonl":
             outcome[name] = [timeless(json.loads(line)) for line in path.read_text().splitlines()]
-        elif path.name == "done.json":
+        elif path.name in ("done.json", "laws.json"):
             outcome[name] = timeless(json.loads(path.read_text()))
     return outcome
 
@@ -163,7 +188,7 @@ def timeless(value: Any) -> Any:
 
 def at_work(run: Path) -> str | None:
     """The first stage that is not done."""
-    names = ("base", "taught", "zero", "exam")
+    names = ("base", "taught", "zero", "exam", "points", "laws")
     return next((name for name in names if not (run / "stages" / name / "done.json").exists()), None)
 
 
@@ -187,7 +212,9 @@ def test_killed_at_chosen_moments(recipe: Path, straight: dict[str, Any]) -> Non
     finish(recipe, out)
     assert_same(out, straight)
     outcomes = [attempt["outcome"] for attempt in json.loads((out / "manifest.json").read_text())["attempts"]]
-    assert outcomes == [None] * 10 + ["complete"], "the first and the last kill fell outside of the stages"
+    assert outcomes == [None] * (len(MOMENTS) - 2) + ["complete"], (
+        "the first and the last kill fell outside of the stages"
+    )
 
 
 def test_killed_at_random_moments(recipe: Path, straight: dict[str, Any]) -> None:

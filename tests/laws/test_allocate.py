@@ -348,6 +348,9 @@ def test_broken_requests_are_refused(fit):
     for change, error, words in (
         ({"budget": math.nan}, RequestError, "The budget is nan"),
         ({"budget": 0.0}, RequestError, "The budget is 0"),
+        ({"budget": 1e308}, RequestError, "at most 1e\\+60"),
+        ({"queries": 1e300}, RequestError, "at most 1e\\+18"),
+        ({"queries": math.inf}, RequestError, "lifetime is inf"),
         ({"queries": 0.0}, RequestError, "lifetime is 0"),
         ({"unit": "eur"}, RequestError, "unit is 'eur'"),
         ({"unit": "usd"}, RequestError, "needs the price and the utilisation of"),
@@ -368,6 +371,9 @@ def test_broken_requests_are_refused(fit):
         ((0.0, 0.4), "price of a FLOP"),
         ((1e-15, 0.0), "utilisation is 0"),
         ((1e-15, 1.5), "utilisation is 1.5"),
+        ((1e-15, 1e-300), "utilisation is 1e-300"),
+        ((1e-300, 0.5), "price of a FLOP is 1e-300"),
+        ((1e300, 0.5), "price of a FLOP is 1e\\+300"),
     ):
         with pytest.raises(RequestError, match=words):
             StagePrice(*arguments)
@@ -376,6 +382,13 @@ def test_broken_requests_are_refused(fit):
     for arguments, words in (((-1.0, 60.0), "prompt_tokens is -1"), ((10.0, 0.0), "completion_tokens is 0")):
         with pytest.raises(RequestError, match=words):
             Costs(*arguments)
+
+
+def test_the_largest_request_overflows_nothing(fit):
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        got = allocate(fit, budget=1e60, unit="flops", queries=1e18, costs=COSTS)
+        assert got.accuracy.value <= 1.0
+    json.dumps(got.to_json(), allow_nan=False)
 
 
 def test_costs_of_a_measurement():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -41,3 +42,10 @@ def test_a_broken_manifest_stops_no_run(tmp_path: Path, text: str) -> None:
     manifest.end(tmp_path, "complete")
     attempts = json.loads((tmp_path / "manifest.json").read_text())["attempts"]
     assert [attempt["outcome"] for attempt in attempts] == ["complete"]
+
+
+def test_an_end_that_cannot_be_written_hides_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest.begin(tmp_path, 5)
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    manifest.end(tmp_path, "failed")
+    assert json.loads((tmp_path / "manifest.json").read_text())["attempts"][-1]["outcome"] is None

@@ -96,3 +96,20 @@ def test_live_never_raises_on_text_like_markup() -> None:
         live.start("[/bold] odd [", 2)
         live.update(1)
         live.finish("[/nothing]")
+
+
+def test_what_comes_from_outside_shows_and_never_acts(clock: list[float]) -> None:
+    stream = io.StringIO()
+    plain = Plain(["exam"], stream)
+    plain.start("exam: a\x1b[2J\nmodel" + "x" * 10_000, 3)
+    plain.finish("verdict\x1b]0;title\x07\nof a model\u202e")
+    said = stream.getvalue()
+    assert len(said.splitlines()) == 2
+    assert not {"\x1b", "\x07", "\u202e"} & set(said)
+    assert len(said) < 1_000
+    terminal = Terminal()
+    with Live(["exam"], Console(file=terminal, force_terminal=True, width=80)) as live:
+        live.start("exam", 1)
+        live.finish("a\x1b]0;title\x07b")
+    assert "]0;title" in terminal.getvalue()
+    assert "\x1b]0;title" not in terminal.getvalue()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,27 @@ def parsed(**changes: object) -> Recipe:
 
 
 def test_a_star_stands_for_the_models_that_a_stage_keeps() -> None:
-    def models(**changes: int) -> list[str]:
+    def models(listed: Sequence[str] = ("base", "zero@*", "zero"), **changes: int) -> list[str]:
         zero = {"name": "zero", "kind": "grpo", "base": "base", "task": "calculator", "steps": 30, "keep_every": 10}
-        exam = {"name": "exam", "kind": "eval", "models": ["base", "zero@*", "zero"], "task": "calculator"}
+        exam = {"name": "exam", "kind": "eval", "models": list(listed), "task": "calculator"}
         base = {"name": "base", "kind": "pretrain", "task": "calculator"}
         made = parse_recipe({"version": 1, "name": "r", "stages": [base, zero | changes, exam]})
         return list(made.stages[2].config.models)  # type: ignore[attr-defined]
 
     assert models() == ["base", "zero@10", "zero@20", "zero"]
     assert models(steps=10) == models(keep_every=0) == ["base", "zero"]
+    assert models(listed=["zero@20", "zero@*"]) == ["zero@20", "zero@10"], "each once"
+    assert models(listed=["base@*"]) == ["base@*"], (
+        "a stage that keeps none is no star: it is looked up as a model, and refused"
+    )
+    with pytest.raises(
+        ConfigError, match=r"^recipe: Stage 'zero' keeps more than 10,000 models: set a larger keep_every"
+    ):
+        models(steps=10**22)
+    with pytest.raises(
+        ConfigError, match=r"models = 'zero@7' is not kept \(did you mean 'zero@20'\?\): set keep_every"
+    ):
+        models(listed=["zero@7"])
 
 
 def stages(*tables: dict[str, Any]) -> list[dict[str, Any]]:
@@ -66,7 +79,7 @@ def test_resolved_has_every_default_and_is_a_fixed_point() -> None:
         ),
         (
             {"stages": stages({"name": "x", "kind": "look", "task": "toy", "models": ["one@2"]})},
-            "stage 'x': models = 'one@2' is not kept: set keep_every of stage 'one' to fit.",
+            "stage 'x': models = 'one@2' is not kept, a stage of this kind keeps its last model only: name 'one'.",
         ),
         (
             {"stages": stages({"name": "x", "kind": "look", "task": "toy", "models": ["y"]}, {"name": "y", "kind": "make", "task": "toy"})},
@@ -164,3 +177,16 @@ def test_unknown_recipes() -> None:
         load_recipe(name + "x")
     with pytest.raises(ConfigError, match=r"There is no recipe file no/such\.toml"):
         load_recipe("no/such.toml")
+
+
+def test_the_laws_look_at_a_split_that_is_evaluated() -> None:
+    exam = {"name": "exam", "kind": "eval", "models": ["m"], "task": "calculator", "splits": ["test", "hard"]}
+
+    def split(name: str) -> None:
+        parse_recipe({"version": 1, "name": "r", "stages": [exam, {"name": "laws", "kind": "laws", "split": name}]})
+
+    split("hard")
+    with pytest.raises(
+        ConfigError, match=r"stage 'laws': split names 'hart', which no stage evaluates \(did you mean 'hard'\?\)"
+    ):
+        split("hart")

@@ -172,3 +172,39 @@ def test_a_moved_run_goes_on(tmp_path: Path) -> None:
         go(tmp_path / "here", should_stop=after(6))
     (tmp_path / "here").rename(tmp_path / "there")
     assert go(tmp_path / "there").evaluations[1].estimate.value == 0.33
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seconds", "1.5"),
+        ("seconds", None),
+        ("seconds", True),
+        ("flops", 10**400),
+        ("tokens", 1.5),
+        ("metrics", []),
+        ("kind", 3),
+        ("evaluations", {}),
+        ("evaluations", [3]),
+        ("evaluations", [{"stage": "one"}]),
+    ],
+)
+def test_a_done_of_other_kinds_is_broken(tmp_path: Path, key: str, value: object) -> None:
+    go(tmp_path)
+    done = tmp_path / "stages" / "exam" / "done.json"
+    done.write_text(json.dumps({**json.loads(done.read_text()), key: value}))
+    with pytest.raises(
+        RunError, match=r"exam/done\.json is broken: delete it, and `trilaw run` finishes the stage anew"
+    ):
+        go(tmp_path)
+    done.unlink()
+    assert go(tmp_path).seconds == 3.0
+
+
+@pytest.mark.parametrize("tasks", [[1], "x", {"toy": 3}, None])
+def test_a_resolved_recipe_with_other_tasks_is_another_one(tmp_path: Path, tasks: object) -> None:
+    go(tmp_path)
+    path = tmp_path / "resolved.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tasks": tasks}))
+    with pytest.raises(RunError, match=r"was made with tasks\.toy"):
+        go(tmp_path)

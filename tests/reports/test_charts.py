@@ -2,17 +2,18 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 
-from trilaw.core.errors import RequestError
+from trilaw.core.errors import RequestError, RunError
 from trilaw.reports import style
 from trilaw.reports.charts import charts, picture, plans, smoothed
 from trilaw.reports.read import read_run
 
-from .conftest import FakeRun
+from .conftest import BASE, FakeRun
 
 
 def test_each_chart_comes_with_its_numbers(tiny_run: Path, fake: FakeRun) -> None:
@@ -79,3 +80,30 @@ def test_a_picture_of_nothing_or_of_another_kind_is_refused(fake: FakeRun, tmp_p
         picture(run, tmp_path / "a.pdf")
     with pytest.raises(RequestError, match="nothing to draw"):
         picture(run, tmp_path / "a.svg")
+
+
+def test_powers_of_ten_at_the_edge_of_numbers() -> None:
+    assert style.power_label(5e-324) == "5×10⁻³²⁴"
+    assert style.power_label(2e99) == "2×10⁹⁹"
+    assert style.power_label(0.0) == ""
+
+
+def test_a_picture_is_written_whole_or_not_at_all(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("p.png", "p.svg"):
+        path = tmp_path / name
+        picture(read_run(tiny_run), path)
+        old = path.read_bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+            with pytest.raises(RunError, match="the disk is full"):
+                picture(read_run(tiny_run), path)
+        assert path.read_bytes() == old
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith((".", "p."))) == ["p.png", "p.svg"]
+
+
+def test_a_title_from_outside_leaves_the_picture_sound(fake: FakeRun, tmp_path: Path) -> None:
+    fake.exam({"base": {"te\x00st\x1b\n": BASE}})
+    picture(read_run(fake.close()), tmp_path / "p.svg")
+    ET.parse(tmp_path / "p.svg")

@@ -120,3 +120,16 @@ def test_the_check_sees_a_broken_report(
     report = copy.deepcopy(contract.report(read_run(tiny_run)))
     spoil(report)
     assert any(complaint in found for found in contract.check(report))
+
+
+@pytest.mark.parametrize("value", ["y", 10**400, -3.5, True, [1], {"a": 1}, None])
+def test_a_manifest_of_other_kinds_keeps_the_contract(fake: FakeRun, value: object) -> None:
+    fake.pretrain("base", 128, 1.0)
+    folder = fake.close()
+    known = json.loads((folder / "manifest.json").read_text())
+    write(
+        folder / "manifest.json",
+        {**dict.fromkeys(known, value), "attempts": [dict.fromkeys(("started", "ended"), value)]},
+    )
+    assert contract.check(json.loads(json.dumps(contract.report(read_run(folder))))) == []
+    build(folder)

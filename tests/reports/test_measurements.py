@@ -139,3 +139,50 @@ def test_a_killed_run_has_fewer_points(run: Path) -> None:
     sample_store(run / "stages" / "points", "zero@40", "test").unlink()
     found = {m.model for m in measurements(read_run(run))}
     assert found == {"big", "zero", "small", "zero@10", "zero@20", "zero@30"}
+
+
+def test_models_from_outside_have_counts_and_no_tokens(fake: FakeRun) -> None:
+    fake.grpo("zero", "owner/name", 0.9)
+    done = {"evaluations": rows({"owner/name": 0.2, "zero": 0.9, "other/model": 0.3})}
+    fake.stage("exam", "eval", done, models=["owner/name", "zero", "other/model"], task="calc", splits=["test"])
+    for model in ("owner/name", "zero", "other/model"):
+        store(fake, "exam", model, [0, 1, 4])
+    found = material(read_run(fake.close()))
+    assert {m.model: m.tokens for m in found.measurements} == {"owner/name": 0.0, "zero": 0.0}
+    assert set(found.counts) == {"owner/name", "zero", "other/model"}, "more samples have a law without a size too"
+
+
+def test_one_task_at_a_time(fake: FakeRun) -> None:
+    base(fake, "big", 1000, 1.2)
+    for stage, task, right in (("exam", "calc", [1, 2, 3]), ("other", "gsm", [4, 4, 4])):
+        fake.stage(stage, "eval", {"evaluations": rows({"big": 0.2})}, models=["big"], task=task, splits=["test"])
+        store(fake, stage, "big", right)
+    found = material(read_run(fake.close()))
+    assert [m.task for m in found.measurements] == ["calc/test"]
+    assert [c.correct for c in found.counts["big"]] == [1, 2, 3]
+
+
+def test_an_answer_judged_both_ways_is_two(tmp_path: Path) -> None:
+    row = {"problem": "p", "extracted": "7", "usage": {}}
+    path = tmp_path / "s.jsonl"
+    path.write_text("".join(json.dumps({**row, "sample": i, "value": v}) + "\n" for i, v in enumerate([1, 0, 1, 0.5])))
+    ((count,), prompt, completion) = read_counts(path)
+    assert (count.samples, count.correct, count.right_votes, count.wrong_votes) == (4, 2, (2,), (2,))
+    assert (prompt, completion) == (0.0, 0.0)
+
+
+def test_a_long_run_is_pooled(fake: FakeRun) -> None:
+    fake.grpo("zero", "base", 0.9, steps=1201)
+    fake.stages[-1]["problems"] = 32
+    (curve,) = curves(read_run(fake.close()))
+    assert len(curve.points) == 401
+    rewards = [row["reward"] for row in fake.events]
+    assert curve.points[0].value == pytest.approx(sum(rewards[:3]) / 3)
+    assert [p.compute for p in curve.points[:2]] == pytest.approx([6e10, 24e10])
+    assert {p.questions for p in curve.points} == {96, 32}
+
+
+@pytest.mark.parametrize("listed", [5, "abc", {"a": 1}, [[1]], None])
+def test_lists_of_another_kind_are_none(fake: FakeRun, listed: object) -> None:
+    fake.stage("exam", "eval", {}, models=listed, task="calc", splits=listed)
+    assert measurements(read_run(fake.close())) == ()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 from pathlib import Path
 
 import pytest
 
 from trilaw.core.errors import RequestError, RunError
 from trilaw.pipeline.evaluate import store_path
+from trilaw.reports import contract
+from trilaw.reports.measurements import material
 from trilaw.reports.read import id_order, read_run, sample_store
 
-from .conftest import BASE, FakeRun, write
+from .conftest import ARCH, BASE, FakeRun, write
 
 
 def test_a_finished_run_is_read_whole(tiny_run: Path) -> None:
@@ -80,3 +85,71 @@ def test_a_circle_of_bases_ends(fake: FakeRun) -> None:
     fake.grpo("a", "b", 0.5)
     fake.grpo("b", "a", 0.5)
     assert read_run(fake.close()).ancestors("a") == ["b", "a"]
+
+
+HOSTILE = [
+    "NaN",
+    "1e400",
+    "1" + "0" * 400,
+    "-1e308",
+    "true",
+    "null",
+    '"\\ud800\\u0000"',
+    "[]",
+    "[[]]",
+    "{}",
+    "[" * 5_000 + "]" * 5_000,
+]
+
+
+@pytest.mark.parametrize("token", HOSTILE)
+def test_a_damaged_number_is_none_and_the_rest_is_read(fake: FakeRun, token: str) -> None:
+    fake.pretrain("base", 128, 1.0)
+    fake.grpo("zero", "base", 0.9)
+    fake.exam({"base": {"test": BASE}, "zero": {"test": BASE}})
+    folder = fake.close()
+    for path in (folder / "stages" / "zero" / "done.json", folder / "stages" / "exam" / "done.json"):
+        path.write_text(re.sub(r"(?<=: )-?[0-9.e+]+(?=[,}])", lambda _: token, path.read_text(), count=3))
+    events = (folder / "events.jsonl").read_text().splitlines()
+    events[-1] = re.sub(r"(?<=: )-?[0-9.e+]+(?=[,}])", lambda _: token, events[-1])
+    write(folder / "events.jsonl", "\n".join(events) + "\n")
+    run = read_run(folder)
+    report = contract.report(run)
+    assert contract.check(json.loads(json.dumps(report, allow_nan=False))) == []
+    assert len(run.series("zero", "step", "reward")[0]) == 49
+    material(run)
+
+
+def test_a_done_that_cannot_be_read_is_said(fake: FakeRun) -> None:
+    fake.pretrain("base", 128, 1.0)
+    fake.exam({"base": {"test": BASE}})
+    folder = fake.close()
+    assert read_run(folder).faults == ()
+    write(folder / "stages" / "exam" / "done.json", '{"torn')
+    (fault,) = read_run(folder).faults
+    assert re.search(r"exam/done\.json cannot be read: mend it, or delete it", fault)
+    (folder / "stages" / "exam" / "done.json").unlink()
+    assert read_run(folder).faults == (), "a stage that has not finished is no fault"
+
+
+def test_pipes_and_devices_are_not_read(fake: FakeRun) -> None:
+    fake.pretrain("base", 128, 1.0)
+    fake.exam({"base": {"test": BASE}})
+    folder = fake.close()
+    (folder / "events.jsonl").unlink()
+    os.mkfifo(folder / "events.jsonl")
+    (folder / "recipe.toml").unlink()
+    (folder / "recipe.toml").symlink_to("/dev/zero")
+    (folder / "stages" / "exam" / "base-test.jsonl").symlink_to("/dev/zero")
+    run = read_run(folder)
+    assert (run.events, run.recipe, run.samples) == ((), "", ())
+
+
+@pytest.mark.parametrize("layers", [10**18, 10**400, -1, 0, "2", 2.5, None])
+def test_a_model_of_absurd_depth_has_no_size(fake: FakeRun, layers: object) -> None:
+    fake.pretrain("base", 128, 1.0)
+    write(
+        fake.folder / "stages" / "base" / "model" / "config.json",
+        {**ARCH, "hidden_size": 128, "num_hidden_layers": layers},
+    )
+    assert read_run(fake.close()).stages[0].parameters is None

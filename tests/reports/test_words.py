@@ -56,3 +56,13 @@ def test_clean_text_can_always_be_written_and_never_acts(text: str) -> None:
 def test_clean_counts_what_it_cuts() -> None:
     assert words.clean("a" * 5000, 2000) == "a" * 2000 + " … (3,000 more characters)"
     assert words.clean("a\ud800\x00b") == "a\ufffd\ufffdb"
+
+
+def test_one_line_whatever_it_had() -> None:
+    assert words.line("  a  b\nc\td\r\ne\x1b[31m") == "  a  b c d e\ufffd[31m"
+    assert words.line("x" * 30, 10) == "x" * 10 + " … (20 more characters)"
+
+
+@pytest.mark.parametrize("x", [float("nan"), float("inf"), -1e308, 1e99])
+def test_a_share_that_is_none_still_reads(x: float) -> None:
+    assert len(words.percent(x)) < 20

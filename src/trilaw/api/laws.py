@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,8 @@ def fit(
     for law in wanted:
         if law not in LAWS:
             raise RequestError(f"There is no law '{law}': it is one of {', '.join(LAWS)}.")
+    if entropy is not None and not (math.isfinite(entropy) and entropy >= 0):
+        raise RequestError(f"The entropy is {entropy:g} nats a token; it must be 0 or a positive number.")
     material = gather(sources, split=split, reading=reading)
     if entropy is not None:
         material = replace(material, entropy=entropy)
@@ -80,8 +83,10 @@ def allocate(
         print(plan.verdict)
     """
     from trilaw.laws.allocate import allocate as split_budget
+    from trilaw.laws.allocate import check_request
     from trilaw.laws.costs import Costs
 
+    check_request(budget, unit, queries, how, accuracy)
     found = fit(run, laws=("pretrain", "joint"), split=split, bootstraps=bootstraps, seed=seed)
     if found.joint is None:
         raise LawError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trilaw.cli.fit import Json, Seed, interval, notes
+from trilaw.cli.fit import Json, Seed, interval, notes, printed
 from trilaw.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -58,8 +58,14 @@ def allocate_command(
 ) -> None:
     """Split the next budget among a larger or longer-trained base, more RL, and more samples a question."""
     from trilaw.api.laws import allocate
+    from trilaw.core.errors import RequestError
+    from trilaw.reports.contract import finite
 
     amount, unit = parse_budget(budget)
+    if unit == "usd" and price is None:
+        raise RequestError(
+            f"--budget is '{budget}', dollars: say with --price what a FLOP costs, such as --price 2,989e12,0.35."
+        )
     plan = allocate(
         run,
         amount,
@@ -82,9 +88,9 @@ def allocate_command(
         data = plan.to_json()
         for experiment, typed in zip(data["experiments"], commands):
             experiment["command"] = typed
-        say(json.dumps(data, indent=2, default=float))
+        say(json.dumps(finite(data), indent=2))
     else:
-        say("\n".join(advice(plan, commands)))
+        say(printed(advice(plan, commands)))
 
 
 def parse_budget(text: str) -> tuple[float, str]:

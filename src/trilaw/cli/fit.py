@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trilaw.cli.terminal import say
+from trilaw.reports import words
 
 if TYPE_CHECKING:
     from trilaw.core.types import Estimate
     from trilaw.laws.findings import Findings
     from trilaw.laws.tables import Reading
 
+MOST_TEXT = 2_000  # characters of a line
 Json = Annotated[bool, typer.Option("--json", help="Print plain data instead of text.")]
 Seed = Annotated[int, typer.Option("--seed", help="Decides the bootstrap draws.")]
 
@@ -70,7 +73,12 @@ def fit_command(
 ) -> None:
     """Fit the three scaling laws, each with its 90% intervals, and say which of them the data does not carry."""
     from trilaw.api.laws import fit
+    from trilaw.reports.contract import finite
 
+    if picture is not None:
+        from trilaw.reports.style import check_picture
+
+        check_picture(picture)  # now: a fit may take minutes
     found = fit(
         *sources,
         laws=law or None,
@@ -81,13 +89,13 @@ def fit_command(
         seed=seed,
     )
     data = found.to_json()
+    say(json.dumps(finite(data), indent=2) if json_ else printed(told(found)))
     if picture is not None:
         from trilaw.reports.law_charts import picture as draw
 
         draw(data, picture)
-    say(json.dumps(data, indent=2) if json_ else "\n".join(told(found)))
-    if picture is not None and not json_:
-        say(f"Picture: {picture}")
+        if not json_:
+            say(f"Picture: {picture}")
 
 
 def reading(columns: list[str], where: list[str], ignore: list[str]) -> Reading:
@@ -129,7 +137,7 @@ def told(found: Findings) -> list[str]:
         if fit.holdout is not None:
             lines.append(f"  check: {fit.holdout.sentence}")
         lines += notes(fit.notes)
-    names = list(found.posttrain)
+    names = [name for name, fit in found.posttrain.items() if len(fit.draws_SP)]
     if len(names) > 1:
         from trilaw.laws.posttrain import compare
 
@@ -201,6 +209,11 @@ def _testtime(found: Findings, name: str) -> list[str]:
         lines += [f"  maj@{k:<7} {interval(votes.predict(k))}{'' if k <= samples else '  extrapolated'}" for k in ks]
         lines.append(f"  plateau of the vote: {interval(votes.plateau)}")
     return lines + notes([*(coverage.notes if coverage else ()), *(votes.notes if votes else ())])
+
+
+def printed(texts: Sequence[str]) -> str:
+    """One line each: a name in them may come from anywhere and hold line breaks, or a megabyte."""
+    return "\n".join(words.line(text, MOST_TEXT) for text in texts)
 
 
 def _table(rows: list[tuple[str, Estimate]]) -> list[str]:

@@ -26,6 +26,7 @@ from trilaw.core.rundir import DISK_FULL, unusable
 from trilaw.reports.words import clean
 
 STOPPED = Stopped.exit_status
+MOST_TEXT = 2_000  # characters of an error
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer has no public name for it
 
 
@@ -144,6 +145,6 @@ def _refuse(error: Exception) -> NoReturn:
 def _fail(error: TrilawError, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exc()
-    text = clean(" ".join(str(error).split()))  # a reason from outside may have lines of its own
+    text = clean(" ".join(str(error).split()), MOST_TEXT)  # a reason from outside may have lines of its own, or no end
     print(text if isinstance(error, Stopped) else f"error: {text}", file=sys.stderr)
     raise SystemExit(error.exit_status) from None

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from trilaw.cli.terminal import say
+
 
 def report_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, finished or not.", show_default=False)],
@@ -26,18 +28,23 @@ def report_command(
     from trilaw.reports.charts import picture as draw
     from trilaw.reports.html import build
     from trilaw.reports.read import read_run
+    from trilaw.reports.style import check_picture
     from trilaw.reports.table import essential, evaluations_table
     from trilaw.reports.verdicts import headline
 
+    if picture is not None:
+        check_picture(picture)
     path = build(run)
     content = read_run(run)
     if picture is not None:
         draw(content, picture)
+    for fault in content.faults:
+        say(fault, err=True)
     if json_output:
         typer.echo((run / "report.json").read_text(encoding="utf-8"), nl=False)
         return
     console = Console()
-    console.print(words.clean(headline(content)), markup=False, highlight=False)
+    console.print(words.line(headline(content), 2_000), markup=False, highlight=False)
     if content.shown:
         console.print(evaluations_table(essential(content.shown)))
     console.print(f"Report: {words.clean(str(path))}", markup=False, highlight=False, soft_wrap=True)

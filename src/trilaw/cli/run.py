@@ -94,7 +94,7 @@ def results_table(rows: Sequence[Evaluation]) -> list[str]:
     cells: dict[tuple[str, str, str], dict[str, str]] = {}
     problems: dict[tuple[str, str, str], int] = {}
     for row in rows:
-        key, e = (row.stage, row.task, row.split), row.estimate
+        key, e = (words.line(row.stage, 80), words.line(row.task, 80), words.line(row.split, 80)), row.estimate
         cells.setdefault(key, {})[row.metric] = f"{words.value(row.metric, e.value)} {words.interval(row.metric, e)}"
         problems[key] = max(problems.get(key, 0), e.n)
     table = [["model", "task", "split", "problems", *metrics]]

@@ -6,7 +6,9 @@ plain data into it and turns every complaint into one sentence that names the pl
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,9 +22,9 @@ C = TypeVar("C", bound="Config")
 
 
 class Config(BaseModel):
-    """Base of every config: immutable, unknown keys refused, defaults validated."""
+    """Base of every config: immutable, unknown keys refused, defaults validated, numbers finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class TaskSpec(Config):
@@ -65,6 +67,7 @@ def _sentence(cls: type[Config], error: ValidationError, where: str) -> str:
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
     for theirs, ours in _WORDS.items():
         message = message.replace(theirs, ours)
+    message = re.sub(r" or instance of \w+", "", message)
     return (
         f"{where}: '{path}' = {_short(first.get('input'))} does not hold: {message}."
         if path
@@ -83,6 +86,9 @@ _WORDS = {
     "a tuple": "a list",
     "a string": "a text",
     ", unable to parse string as an integer": "",
+    ", unable to parse string as a number": "",
+    ", got a number with a fractional part": "",
+    " after validation": "",
 }
 
 
@@ -111,12 +117,12 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises ConfigError if it cannot be read or parsed (line and column named).
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"There is no file {path}.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}.") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, or a number or a nesting that has no end
         raise ConfigError(f"{path} is not valid TOML: {error}.") from None
 
 
@@ -125,7 +131,7 @@ def override(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
 
     Raises ConfigError for an assignment without `=` or a path through something that is no table.
     """
-    result: dict[str, Any] = json.loads(json.dumps(data))
+    result = copy.deepcopy(data)
     for assignment in assignments:
         path, separator, text = assignment.partition("=")
         if not separator or not path:
@@ -133,7 +139,7 @@ def override(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
         try:
             table = tomllib.loads(f"value = {text}")
             value = table["value"] if len(table) == 1 else text  # a line break in it could start a second key
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):  # no TOML: a word
             value = text
         *parents, last = path.split(".")
         node: Any = result

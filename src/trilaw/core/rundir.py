@@ -15,6 +15,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from typing import Any
 from trilaw.core.errors import RequestError, RunError, nearest
 
 TEMPORARY = ".tmp-"
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")  # of runs and stages, which are names of folders too
+VERSION = 1  # of resolved.json
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 _IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST)
@@ -63,12 +66,17 @@ def complaining(path: Path) -> Iterator[None]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file atomically. Raises RunError if the disk is full or the folder unwritable."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """The same for what is no text."""
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     with complaining(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
+            with temporary.open("wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -95,13 +103,22 @@ def read_json(path: Path) -> Any:
 
 
 def read_resolved(folder: Path) -> dict[str, Any]:
-    """resolved.json of a run, with a list of named stages in it. Raises RunError if it is missing or broken."""
+    """resolved.json of a run, with a list of named stages in it. Raises RunError if it is missing, broken, or of another version."""
     path = folder / "resolved.json"
     value: dict[str, Any] = read_json(path)
     stages = value.get("stages") if isinstance(value, dict) else None
-    if not isinstance(stages, list) or not all(isinstance(s, dict) and isinstance(s.get("name"), str) for s in stages):
+    if not isinstance(stages, list) or not all(isinstance(s, dict) and is_name(s.get("name")) for s in stages):
         raise RunError(f"{path} is broken (it lists no named stages): restore it, or choose another folder.")
+    if value.get("version", VERSION) != VERSION:
+        raise RunError(
+            f"{path} is no file of version {VERSION}: use the Trilaw that wrote it, or choose another folder."
+        )
     return value
+
+
+def is_name(value: Any) -> bool:
+    """Whether a run or a stage can be called so."""
+    return isinstance(value, str) and NAME.fullmatch(value) is not None
 
 
 def read_done(path: Path) -> dict[str, Any]:

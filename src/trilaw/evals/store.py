@@ -27,6 +27,7 @@ from trilaw.core.seeds import derive
 from trilaw.core.types import Message, Problem, Sample, Score, StopReason, Usage
 
 Key = tuple[str, int]  # problem id, sample index
+MOST = 1e30  # of a number in a line: no sample has cost more
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,10 @@ def files(store: Path) -> tuple[Path, Path]:
 
 def read_settings(store: Path) -> dict[str, Any]:
     """How the samples of a store were drawn. Raises RunError if there is no store."""
-    settings: dict[str, Any] = read_json(files(store)[1])
+    path = files(store)[1]
+    settings = read_json(path)
+    if not isinstance(settings, dict):
+        raise RunError(f"{path} is broken (it is no table): restore it, or name another place for the samples.")
     return settings
 
 
@@ -74,8 +78,10 @@ def _parsed(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             return  # torn by a kill
         try:
             row = json.loads(line)
-            row["problem"], row["sample"]
-        except (ValueError, KeyError, TypeError):
+            good = isinstance(row["problem"], str) and isinstance(row["sample"], int)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            good = False
+        if not good:
             raise RunError(f"{path}, line {number}, is no stored sample: restore the file or delete it.") from None
         yield len(line), row
 
@@ -89,6 +95,14 @@ def _outcome(row: Mapping[str, Any]) -> Outcome:
         usage=Usage(**row["usage"]),
         seconds_elapsed=row["seconds_elapsed"],
         question=_question(row["messages"], row["gold"]),
+    )
+
+
+def _sound(outcome: Outcome) -> bool:
+    """Whether a line that was read has numbers where metrics compute with them, and an answer that votes can count."""
+    numbers = (outcome.value, outcome.seconds_elapsed, *asdict(outcome.usage).values())
+    return isinstance(outcome.extracted, str | None) and all(
+        isinstance(n, int | float) and abs(n) <= MOST for n in numbers
     )
 
 
@@ -130,7 +144,7 @@ class Store:
                 )
             write_json(settings_path, settings)
             return
-        found = read_json(settings_path)
+        found = read_settings(self.path)
         if found != settings:
             key = next(k for k in [*settings, *found] if found.get(k) != settings.get(k))
             raise RequestError(
@@ -144,11 +158,12 @@ class Store:
                 key = (row["problem"], row["sample"])
                 if key not in self.outcomes:
                     try:
-                        self.outcomes[key] = _outcome(row)
+                        outcome: Outcome | None = _outcome(row)
                     except (KeyError, TypeError):
-                        raise RunError(
-                            f"{path}: sample {key[1]} of problem {key[0]} is incomplete: delete its line."
-                        ) from None
+                        outcome = None
+                    if outcome is None or not _sound(outcome):
+                        raise RunError(f"{path}: sample {key[1]} of problem {key[0]} is incomplete: delete its line.")
+                    self.outcomes[key] = outcome
                     self._places[key] = (self._end, length)
                 self._end += length
             file.truncate(self._end)

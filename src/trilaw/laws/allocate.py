@@ -26,12 +26,13 @@ from trilaw.laws.allocation import MARGIN, REGRET, Allocation, OptionReport, Riv
 from trilaw.laws.costs import OPTIONS, PRETRAINING, RL, SAMPLES, Costs, Option, Scene, Split, Unit
 from trilaw.laws.experiments import suggest
 from trilaw.laws.fitting import Floats, interval
-from trilaw.laws.joint import METHOD, JointFit
+from trilaw.laws.joint import METHOD, JointFit, check_how
 from trilaw.laws.joint_draws import How
 from trilaw.laws.joint_vote import MOST_VOTES
 from trilaw.laws.points import Measurement
 
 STEP = 0.1  # share of the budget in a marginal gain
+MOST_BUDGET, MOST_QUERIES = 1e60, 1e18  # beyond, numbers overflow that stand for nothing
 FAR_BUDGET = 100.0  # times the largest run from which a budget carries a caution
 MOST_SAMPLES = 64  # times the samples that were measured, up to which more are considered
 USUAL_RATIO = 1.25  # of measured pre-training FLOPs to 6 N D, within which nothing is said
@@ -55,7 +56,8 @@ def allocate(
     bought, and the start is the largest measured base that the budget affords. `how`: "pass" (a verifier picks) or "vote".
     Raises RequestError for a request out of range, LawError where the budget does not pay for the smallest run, or the law does not know the base.
     """
-    _check(fit, budget, unit, queries, how, accuracy_target)
+    check_request(budget, unit, queries, how, accuracy_target)
+    fit.check(how)
     scene, start = _start(fit, budget, unit, queries, costs, base)
     owned = scene.owned is not None
     missing = {option.name: reason for option in OPTIONS if (reason := _missing(fit, option))}
@@ -131,14 +133,17 @@ def allocate(
     )
 
 
-def _check(fit: JointFit, budget: float, unit: str, queries: float, how: str, target: float | None) -> None:
-    fit.check(how)
+def check_request(budget: float, unit: str, queries: float, how: str, target: float | None) -> None:
+    """Raises RequestError for numbers out of range; it needs no fit, so that a slip does not cost one."""
     if unit not in ("flops", "usd"):
         raise RequestError(f"unit is '{unit}'; it is 'flops' or 'usd'.")
-    if not (math.isfinite(budget) and budget > 0):
-        raise RequestError(f"The budget is {budget:g}; it must be a positive number.")
-    if not (math.isfinite(queries) and queries >= 1):
-        raise RequestError(f"The number of questions over the model's lifetime is {queries:g}; it must be at least 1.")
+    if not 0 < budget <= MOST_BUDGET:
+        raise RequestError(f"The budget is {budget:g}; it must be a positive number of at most {MOST_BUDGET:g}.")
+    if not 1 <= queries <= MOST_QUERIES:
+        raise RequestError(
+            f"The number of questions over the model's lifetime is {queries:g}; it must be at least 1 and at most {MOST_QUERIES:g}."
+        )
+    check_how(how)
     if target is not None and not 0.0 < target < 1.0:
         raise RequestError(f"The target accuracy is {target:g}; it is a share between 0 and 1.")
 

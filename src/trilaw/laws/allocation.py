@@ -92,7 +92,7 @@ def shares(spent: Mapping[str, float]) -> list[float]:
 
 
 def money(amount: float, unit: Unit) -> str:
-    return show_flops(amount) if unit == "flops" else f"${amount:,.2f}"
+    return show_flops(amount) if unit == "flops" else f"${amount:,.2f}" if amount < 1e15 else f"${amount:.3g}"
 
 
 def _range(e: Estimate) -> str:

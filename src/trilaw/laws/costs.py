@@ -21,6 +21,7 @@ from trilaw.core.errors import RequestError
 from trilaw.laws.fitting import Floats
 from trilaw.laws.points import Measurement
 
+LEAST = 1e-60  # dollars for a FLOP
 Unit = Literal["flops", "usd"]
 Number = Floats | float
 
@@ -33,12 +34,12 @@ class StagePrice:
     utilisation: float
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.usd_per_peak_flop) and self.usd_per_peak_flop > 0):
+        if not LEAST <= self.usd_per_peak_flop <= 1.0 / LEAST:
             raise RequestError(
-                f"The price of a FLOP is {self.usd_per_peak_flop:g} dollars; it must be a positive number."
+                f"The price of a FLOP is {self.usd_per_peak_flop:g} dollars; it must be a positive number between {LEAST:g} and {1 / LEAST:g}."
             )
-        if not 0 < self.utilisation <= 1:
-            raise RequestError(f"The utilisation is {self.utilisation:g}; it must be above 0 and at most 1.")
+        if not 1e-9 <= self.utilisation <= 1:
+            raise RequestError(f"The utilisation is {self.utilisation:g}; it must be at least 1e-9 and at most 1.")
 
     @classmethod
     def by_the_hour(cls, usd_per_hour: float, peak_flops: float, utilisation: float) -> StagePrice:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from trilaw.core.errors import LawError, TrilawError
+from trilaw.core.errors import RequestError, TrilawError
 from trilaw.core.estimators import pass_at_k, powers
 from trilaw.core.types import Estimate
 from trilaw.laws.fitting import BOOTSTRAPS
@@ -33,6 +33,10 @@ LAWS = ("pretrain", "posttrain", "testtime", "joint")
 BEYOND = 10.0  # times the largest compute or number of samples up to which curves are drawn
 JOINT_BOOTSTRAPS = 200  # a draw of the joint law costs as much as ten of the others
 _DOTS = 40  # of a drawn curve
+NO_BASE = (
+    "The models that were evaluated come from a base of unknown pre-training (from outside the run): the joint law needs bases that the run "
+    "itself has pre-trained."
+)
 
 T = TypeVar("T")
 
@@ -91,7 +95,7 @@ def find(material: Material, *, laws: Sequence[str] = LAWS, bootstraps: int = BO
     def attempt(name: str, fit: Callable[..., T], points: Any, **more: Any) -> T | None:
         try:
             return fit(points, **{"bootstraps": bootstraps, "seed": seed, **more})
-        except LawError as error:
+        except RequestError as error:  # a LawError, or a number that cannot be: the other laws do not suffer from it
             refused[name.strip()] = str(error)
             return None
 
@@ -112,7 +116,11 @@ def find(material: Material, *, laws: Sequence[str] = LAWS, bootstraps: int = BO
     votes = each("votes", fit_votes, voted if "testtime" in laws else {})
     if "joint" in laws and material.measurements:
         draws = min(bootstraps, JOINT_BOOTSTRAPS)
-        joint = attempt("joint", fit_joint, material.measurements, loss_law=pretrain, bootstraps=draws)
+        based = [m for m in material.measurements if m.tokens > 0]
+        if based:
+            joint = attempt("joint", fit_joint, based, loss_law=pretrain, bootstraps=draws)
+        else:
+            refused["joint"] = NO_BASE
     return Findings(material, pretrain, known, link, posttrain, testtime, votes, joint, refused)
 
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from trilaw.core.errors import LawError
 from trilaw.core.seeds import derive
 from trilaw.core.types import Estimate
 
@@ -37,6 +38,12 @@ def interval(value: float, draws_S: Floats, n: int, method: str) -> Estimate:
     tail = (1.0 - CONFIDENCE) / 2.0
     low, high = (float(q) for q in np.quantile(kept, [tail, 1.0 - tail]))
     return Estimate(value, min(low, value), max(high, value), n, f"{method}, {CONFIDENCE:.0%}")
+
+
+def few_enough(count: int, most: int, what: str, instead: str = "take a part of them") -> None:
+    """Raises LawError for more than `most`, which is what a fit takes in minutes and in a gigabyte."""
+    if count > most:
+        raise LawError(f"There are {count:,} {what}: at most {most:,} are fitted, so {instead}.")
 
 
 def caution(reach: float, what: str = "compute") -> str | None:

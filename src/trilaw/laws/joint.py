@@ -96,8 +96,7 @@ class JointFit:
 
     def check(self, how: str) -> None:
         """Raises RequestError for an unknown way to pick the answer, LawError where votes were not recorded."""
-        if how not in ("pass", "vote"):
-            raise RequestError(f"how is '{how}'; it is 'pass' (a verifier picks) or 'vote' (the plurality picks).")
+        check_how(how)
         if how == "vote" and not self.parts["vote"].fitted:
             raise LawError(self.parts["vote"].sentence)
 
@@ -168,6 +167,12 @@ class JointFit:
             ],
             "notes": list(self.notes),
         }
+
+
+def check_how(how: str) -> None:
+    """Raises RequestError for an unknown way to pick the answer."""
+    if how not in ("pass", "vote"):
+        raise RequestError(f"how is '{how}'; it is 'pass' (a verifier picks) or 'vote' (the plurality picks).")
 
 
 def fit_joint(

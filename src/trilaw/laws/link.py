@@ -23,9 +23,9 @@ from scipy.special import fdtri
 
 from trilaw.core.errors import LawError, RequestError
 from trilaw.core.types import Estimate
-from trilaw.laws.fitting import BOOTSTRAPS, CONFIDENCE, Floats, generator, interval, leverage_weights
+from trilaw.laws.fitting import BOOTSTRAPS, CONFIDENCE, Floats, few_enough, generator, interval, leverage_weights
 from trilaw.laws.points import LossPoint, one_group
-from trilaw.laws.pretrain import METHOD, METHOD_NEW
+from trilaw.laws.pretrain import METHOD, METHOD_NEW, MOST_POINTS
 
 PARAMETERS = ("eps", "k", "gamma")
 GAMMAS = (0.02, 50.0)  # per nat: gamma is sought between these
@@ -141,6 +141,7 @@ def _accuracy(eps: float | Floats, k: float | Floats, gamma: float | Floats, los
 
 def _arrays(points: Sequence[LossPoint]) -> tuple[tuple[LossPoint, ...], Floats, Floats]:
     used = tuple(p for p in points if p.accuracy is not None)
+    few_enough(len(used), MOST_POINTS, "points with an accuracy")
     one_group(used)
     loss_M = np.array([p.loss for p in used], dtype=np.float64)
     accuracy_M = np.array([p.accuracy for p in used], dtype=np.float64)

@@ -51,7 +51,7 @@ class ProblemCounts:
 class Measurement:
     """One model of a run on one set of questions: what the joint law is fitted to.
 
-    `parameters` and `tokens` are of the pre-training that the model descends from, `loss` its annealed loss, `pretrain_flops` and
+    `parameters` and `tokens` are of the pre-training that the model descends from (0 tokens: not known), `loss` its annealed loss, `pretrain_flops` and
     `rl_flops` what was spent on either, `prompt_tokens` and `completion_tokens` the mean of one sample. `run` and `model` name it;
     measurements of different `task`s do not mix.
     """

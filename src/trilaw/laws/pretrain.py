@@ -26,11 +26,21 @@ from scipy.special import fdtri
 
 from trilaw.core.errors import LawError, RequestError
 from trilaw.core.types import Estimate
-from trilaw.laws.fitting import BOOTSTRAPS, CONFIDENCE, Floats, caution, generator, interval, leverage_weights
+from trilaw.laws.fitting import (
+    BOOTSTRAPS,
+    CONFIDENCE,
+    Floats,
+    caution,
+    few_enough,
+    generator,
+    interval,
+    leverage_weights,
+)
 from trilaw.laws.points import LossPoint, one_group
 from trilaw.laws.pretrain_descent import EXPONENTS, Flags, deepest, descend, slopes_of, terms_of
 
 PARAMETERS = ("E", "A", "B", "alpha", "beta")
+MOST_POINTS = 5_000
 LEAST_POINTS, LEAST_SIZES = 6, 3  # one more than parameters; three sizes show a curvature
 METHOD = "bootstrap over points"
 METHOD_NEW = "bootstrap over points, with the spread of one model"
@@ -196,6 +206,7 @@ def _positive(**numbers: float) -> None:
 
 def _arrays(points: Sequence[LossPoint]) -> tuple[Floats, Floats, Floats]:
     """N, D and L of points that may carry the law. Raises LawError."""
+    few_enough(len(points), MOST_POINTS, "points")
     one_group(points)
     for i, p in enumerate(points, 1):
         for name, value in (("parameters", p.parameters), ("tokens", p.tokens), ("loss", p.loss)):

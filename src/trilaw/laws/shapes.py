@@ -42,10 +42,11 @@ from scipy.optimize import isotonic_regression
 from scipy.stats import chi2, f, kendalltau, norm
 
 from trilaw.core.errors import LawError
-from trilaw.laws.fitting import Floats
+from trilaw.laws.fitting import Floats, few_enough
 from trilaw.laws.points import CurvePoint
 
 Shape = Literal["rising", "plateau", "decay", "collapse", "erratic", "flat"]
+MOST = 2_000  # points
 LEAST = 6  # distinct computes: four parameters and something to judge them by; and six points in order are 1 in 720 by chance
 ALPHA = 0.05
 REPEATABLE = 0.02
@@ -78,7 +79,8 @@ class _Noise:
 
 def curve(points: Sequence[CurvePoint]) -> Curve:
     """The points as arrays. Raises LawError for values that are no shares, computes below 0, questions given for only some points, or
-    fewer than 6 distinct computes."""
+    fewer than 6 distinct computes, or more than 2,000 points."""
+    few_enough(len(points), MOST, "points of the curve", "average neighbouring ones")
     for number, point in enumerate(points, 1):
         if not (math.isfinite(point.value) and 0.0 <= point.value <= 1.0):
             raise LawError(

@@ -4,6 +4,9 @@ A file's header says what it holds; the first set of columns below that it cover
 they are named in `ignore`, or `columns` says which of the file's columns stand for ours: then the others are passed over, and so are lines
 in which a needed cell is empty. `columns` may divide: {"value": "eval_acc/100"}. `where` keeps the lines with these cells.
 
+UTF-8 with or without a byte-order mark; commas, or where the header has none semicolons or tabs. A file comes from anywhere, so what is read
+of it is bounded: its size, the lines that are kept, and every number (a fit of 1e300 would only overflow somewhere further on).
+
 | kind     | columns                     | optional               |
 |----------|-----------------------------|------------------------|
 | losses   | parameters, loss, and tokens or flops (6 N D) | accuracy, group |
@@ -16,7 +19,8 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +32,11 @@ _KINDS = {
     "curve": (("compute", "value"), ("questions", "run")),
     "counts": (("problem", "samples", "correct"), ("votes", "model")),
 }
+MOST_BYTES = 256 << 20
+MOST_LINES = 200_000  # that are kept; a fit takes fewer (`fitting.few_enough`)
+MOST_SAMPLES = 1_000_000  # of a problem: fits take fewer
+LARGEST = 1e60  # of a number, and one over the smallest
+_SEPARATORS = ",;\t"
 COLUMNS = tuple(dict.fromkeys(name for needed, optional in _KINDS.values() for name in (*needed, *optional)))
 
 
@@ -61,46 +70,69 @@ class Table:
 def read(path: Path, reading: Reading = PLAIN) -> Table:
     """A CSV file as a table of one kind. Raises RequestError for one that is none, or has a broken line (it is named)."""
     rows = _rows(path)
-    header = [cell.strip() for cell in rows[0]]
-    names = {cell.lower(): cell for cell in header}
-    source: dict[str, str] = {}  # ours -> the file's, in lower case
-    divisor: dict[str, float] = {}
-    for ours, theirs in reading.columns.items():
-        column, divisor[ours] = _divided(theirs)
-        if column.lower() not in names:
-            raise RequestError(f"{path} has no column '{column}'{nearest(column, header)}.")
-        source[ours] = column.lower()
-    for name in reading.where:
-        if name.lower() not in names:
-            raise RequestError(f"{path} has no column '{name}'{nearest(name, header)}.")
-    mapped = bool(source)
-    for name in names:
-        if name in COLUMNS and name not in source and name not in reading.ignore:
-            source[name] = name
+    header = next(rows, (0, []))[1]
+    if not header:
+        raise RequestError(f"{path} is empty: it needs a header line and one line a point.")
+    source, divisor = _columns(header, path, reading)
     kind = _kind(set(source), header, path)
     needed, optional = _KINDS[kind]
-    for name in [] if mapped else names:
-        if name not in (*needed, *optional) and name not in {n.lower() for n in (*reading.ignore, *reading.where)}:
-            raise RequestError(f"{path}: the column '{name}' is not known{nearest(name, (*needed, *optional))}.")
+    mapped = bool(reading.columns)
+    passed = {name.lower() for name in (*reading.ignore, *reading.where)}
+    for name in [] if mapped else header:
+        if name not in (*needed, *optional) and name not in passed:
+            raise RequestError(f"{path}: the column '{_clip(name)}' is not known{nearest(name, (*needed, *optional))}.")
+    wanted = {name: column for name, column in source.items() if name in (*needed, *optional)}
+    _once([*wanted.values(), *(name.lower() for name in reading.where)], header, path)
     lines: list[tuple[int, Mapping[str, str]]] = []
-    for number, row in enumerate(rows[1:], 2):
+    for number, row in rows:
         if len(row) != len(header):
             raise RequestError(f"{path}, line {number}: {len(row)} cells where the header has {len(header)}.")
-        cells = {name.lower(): cell.strip() for name, cell in zip(header, row)}
+        cells = dict(zip(header, row))
         if any(cells[name.lower()] != value for name, value in reading.where.items()):
             continue
-        ours_cells = {name: cells[column] for name, column in source.items() if name in (*needed, *optional)}
-        if mapped and any(not ours_cells[name] for name in needed):
+        ours = {name: cells[column] for name, column in wanted.items()}
+        if mapped and any(not ours[name] for name in needed):
             continue
         for name, by in divisor.items():
-            if by != 1.0 and ours_cells.get(name):
-                ours_cells[name] = repr(_number(ours_cells, name, path, number) / by)
-        lines.append((number, ours_cells))
+            if by != 1.0 and ours.get(name):
+                ours[name] = repr(_number(ours, name, path, number) / by)
+        if len(lines) == MOST_LINES:
+            raise RequestError(
+                f"{path} has more than {MOST_LINES:,} lines to read: choose some with --where, or thin it out."
+            )
+        lines.append((number, ours))
     if not lines:
         raise RequestError(
             f"{path} has no line{' that is asked for' if reading.where or mapped else ''} below its header."
         )
     return Table(path, kind, tuple(lines))
+
+
+def _columns(header: Sequence[str], path: Path, reading: Reading) -> tuple[dict[str, str], dict[str, float]]:
+    """Ours -> the file's, and what to divide by. Raises RequestError for a column that the file does not have."""
+    source: dict[str, str] = {}
+    divisor: dict[str, float] = {}
+    for ours, theirs in reading.columns.items():
+        column, divisor[ours] = _divided(theirs)
+        source[ours] = column.lower()
+    for name in (*(_divided(theirs)[0] for theirs in reading.columns.values()), *reading.where):
+        if name.lower() not in header:
+            raise RequestError(f"{path} has no column '{_clip(name)}'{nearest(name.lower(), map(_clip, header))}.")
+    ignored = {name.lower() for name in reading.ignore}
+    for name in header:
+        if name in COLUMNS and name not in source and name not in ignored:
+            source[name] = name
+    return source, divisor
+
+
+def _once(columns: Sequence[str], header: Sequence[str], path: Path) -> None:
+    """Raises RequestError where the header has one of the columns twice: which is meant cannot be known."""
+    times = Counter(header)
+    for name in columns:
+        if times[name] > 1:
+            raise RequestError(
+                f"{path} has {times[name]} columns called '{_clip(name)}': rename or delete all but one."
+            )
 
 
 def losses(table: Table) -> tuple[LossPoint, ...]:
@@ -115,6 +147,11 @@ def losses(table: Table) -> tuple[LossPoint, ...]:
             tokens = flops / (6.0 * n)
         else:
             raise RequestError(f"{table.path}, line {line}: there are neither tokens nor flops.")
+        if flops is not None and not 1e-3 < flops / (6.0 * n * tokens) < 1e3:
+            raise RequestError(
+                f"{table.path}, line {line}: flops is {flops:g}, but 6 times parameters times tokens is {6.0 * n * tokens:.3g}: give FLOPs, "
+                "or leave the column out with --ignore flops."
+            )
         points.append(
             LossPoint(
                 n,
@@ -135,7 +172,7 @@ def curves(table: Table) -> dict[str, tuple[CurvePoint, ...]]:
         point = CurvePoint(
             _number(row, "compute", table.path, line, least=0),
             _number(row, "value", table.path, line, least=0, most=1),
-            int(_number(row, "questions", table.path, line, least=0)) if row.get("questions") else 0,
+            int(_number(row, "questions", table.path, line, least=0, most=1e12)) if row.get("questions") else 0,
         )
         found.setdefault(row.get("run") or "", []).append(point)
     return {run: tuple(sorted(points, key=lambda p: p.compute)) for run, points in found.items()}
@@ -148,7 +185,7 @@ def counts(table: Table) -> dict[str, tuple[ProblemCounts, ...]]:
     """
     found: dict[str, list[ProblemCounts]] = {}
     for line, row in table.lines:
-        samples = _number(row, "samples", table.path, line, least=1)
+        samples = _number(row, "samples", table.path, line, least=1, most=MOST_SAMPLES)
         correct = _number(row, "correct", table.path, line, least=0, most=samples)
         if samples % 1 or correct % 1:
             raise RequestError(f"{table.path}, line {line}: samples and correct are counts and must be whole numbers.")
@@ -160,31 +197,50 @@ def counts(table: Table) -> dict[str, tuple[ProblemCounts, ...]]:
     return {model: tuple(rows) for model, rows in found.items()}
 
 
-def _rows(path: Path) -> list[list[str]]:
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The number of each line that is not empty (a cell may have lines in it: the last one), and its cells; the header's in lower case."""
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise RequestError(
+                f"{path} is larger than {MOST_BYTES >> 20} MB: keep the columns and lines that a law needs."
+            )
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+            first = file.readline()
+            file.seek(0)
+            lines = csv.reader(file, delimiter=next((mark for mark in _SEPARATORS if mark in first), ","))
+            head = True
+            for row in lines:
+                cells = [cell.strip() for cell in row]
+                if any(cells):
+                    yield lines.line_num, [cell.lower() for cell in cells] if head else cells
+                    head = False
+    except UnicodeDecodeError:
+        raise RequestError(f"{path} is no text in UTF-8: save it as such.") from None
+    except (OSError, csv.Error) as error:
         raise RequestError(f"{path} cannot be read as a table: {getattr(error, 'strerror', None) or error}.") from None
-    if not rows:
-        raise RequestError(f"{path} is empty: it needs a header line and one line a point.")
-    return rows
 
 
-def _kind(ours: set[str], header: list[str], path: Path) -> str:
+def _kind(ours: set[str], header: Sequence[str], path: Path) -> str:
     for name, (needed, _) in _KINDS.items():
         if ours >= set(needed):
             return name
     needs = "; ".join(f"{name}: {', '.join(needed)}" for name, (needed, _) in _KINDS.items())
+    more = f" and {len(header) - 12} more" if len(header) > 12 else ""
     raise RequestError(
-        f"{path}: the columns {', '.join(header)} are those of no law ({needs}); say which is which with --map OURS=THEIRS."
+        f"{path}: the columns {', '.join(map(_clip, header[:12]))}{more} are those of no law ({needs}); "
+        "say which is which with --map OURS=THEIRS."
     )
+
+
+def _clip(text: str) -> str:
+    """A cell short enough for a sentence."""
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _divided(text: str) -> tuple[str, float]:
     """("eval_acc", 100.0) of "eval_acc/100"."""
     column, stroke, by = text.rpartition("/")
-    if stroke and re.fullmatch(r"[0-9.]+(e[0-9]+)?", by) and float(by) > 0:
+    if stroke and re.fullmatch(r"[0-9]+(\.[0-9]+)?(e[0-9]{1,2})?", by.strip()) and 0 < float(by) <= LARGEST:
         return column.strip(), float(by)
     return text.strip(), 1.0
 
@@ -204,13 +260,15 @@ def _number(
         value = float(text)
     except ValueError:
         value = math.nan
-    fits = math.isfinite(value) and (above is None or value > above)
+    wild = abs(value) > LARGEST or 0 < abs(value) < 1 / LARGEST
+    fits = not wild and math.isfinite(value) and (above is None or value > above)
     fits = fits and (least is None or value >= least) and (most is None or value <= most)
     if not fits:
         bounds = [f"above {above:g}"] if above is not None else [f"at least {least:g}"] if least is not None else []
         bounds += [f"at most {most:g}"] if most is not None else []
+        bounds += [f"between {1 / LARGEST:g} and {LARGEST:g} in size"] if wild else []
         raise RequestError(
-            f"{path}, line {line}: {key} is '{text}', it must be a number {' and '.join(bounds)}.".replace(" .", ".")
+            f"{path}, line {line}: {key} is '{_clip(text)}', it must be a number{' ' * bool(bounds)}{' and '.join(bounds)}."
         )
     return value
 
@@ -227,6 +285,6 @@ def _votes(text: str, path: Path, line: int) -> tuple[tuple[int, ...], tuple[int
             raise ValueError
     except ValueError:
         raise RequestError(
-            f"{path}, line {line}: votes is '{text}', it must read like '12/3 4 1': votes of right answers, a stroke, votes of wrong ones."
+            f"{path}, line {line}: votes is '{_clip(text)}', it must read like '12/3 4 1': votes of right answers, a stroke, votes of wrong ones."
         ) from None
     return sides

@@ -25,14 +25,14 @@ from trilaw.core.types import Estimate
 from trilaw.laws import fitting
 from trilaw.laws.coverage_mixture import Mixture, Pairs, Rows, draw, fit_rows
 from trilaw.laws.coverage_models import FAMILIES, FARTHEST, Family, Ints, nodes
-from trilaw.laws.fitting import BOOTSTRAPS, OVER_PROBLEMS, Floats, generator, interval
+from trilaw.laws.fitting import BOOTSTRAPS, OVER_PROBLEMS, Floats, few_enough, generator, interval
 from trilaw.laws.points import ProblemCounts
 
 Population = Literal["these", "new"]
 METHOD = "families averaged, bootstrap over problems"
 COLUMNS = ("family", "first", "second", "body a", "body b", "body share", "zero mass", "ceiling")  # of draws_SP
-LEAST_PROBLEMS = 10
-LEAST_SAMPLES = 4
+LEAST_PROBLEMS, MOST_PROBLEMS = 10, 20_000
+LEAST_SAMPLES, MOST_SAMPLES = 4, 20_000
 ZERO_MASS_FROM = 100  # samples of a problem: with fewer, a zero mass and a heavy tail look alike
 UNSOLVABLE = 1000  # times the samples drawn: a problem that they do not solve counts as one that cannot be solved
 SURPRISING = 0.01  # probability of the counts under the fit below which a note says so
@@ -155,9 +155,11 @@ def pass_pow_k(samples: int, correct: int, k: int) -> float:
 
 
 def check_counts(counts: Sequence[ProblemCounts]) -> tuple[ProblemCounts, ...]:
-    """The counts, if they can be and are enough. Raises LawError with fewer than 10 problems or 4 samples of one of them, for a count
-    that is not possible, and for a problem that is there twice."""
+    """The counts, if they can be and are enough. Raises LawError with fewer than 10 problems or more than 20,000, fewer than 4 samples of
+    one of them or more than 20,000, for a count that is not possible, and for a problem that is there twice."""
     points = tuple(counts)
+    few_enough(len(points), MOST_PROBLEMS, "problems")
+    few_enough(max((p.samples for p in points), default=0), MOST_SAMPLES, "samples of a problem")
     if len(points) < LEAST_PROBLEMS:
         raise LawError(f"There are {len(points)} problems with counts: the law needs at least {LEAST_PROBLEMS}.")
     for p in points:

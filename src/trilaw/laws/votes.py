@@ -31,11 +31,12 @@ from trilaw.core.types import Estimate
 from trilaw.laws import fitting
 from trilaw.laws.coverage_mixture import Mixture, Pairs, fit_rows
 from trilaw.laws.coverage_models import FAMILIES, nodes
-from trilaw.laws.fitting import BOOTSTRAPS, Floats, generator, over_problems, problem_means
+from trilaw.laws.fitting import BOOTSTRAPS, Floats, few_enough, generator, over_problems, problem_means
 from trilaw.laws.joint_vote import fit_diversity
 from trilaw.laws.points import ProblemCounts
 from trilaw.laws.testtime import check_counts
 
+MOST_SAMPLES = 512  # of a problem: the exact vote costs their square, for each problem and k
 FARTHEST = 10**6  # k of a vote that is simulated
 NEAR = 0.01  # share of problems: a vote that may still gain less has levelled off
 _SIMULATED = 20_000  # answers' distributions drawn from the posteriors, over all problems
@@ -129,12 +130,15 @@ class VoteFit:
 def fit_votes(counts: Sequence[ProblemCounts], *, bootstraps: int = BOOTSTRAPS, seed: int = 0) -> VoteFit:
     """The curve of plurality voting from the votes of each problem. The numbers of samples may differ.
 
-    Raises LawError for counts that `testtime.check_counts` refuses, without votes, and where no vote, or every one, is right;
-    RequestError for negative bootstraps.
+    Raises LawError for counts that `testtime.check_counts` refuses, more than 512 samples of a problem, none with votes, and where no
+    vote, or every one, is right; RequestError for negative bootstraps.
     """
     if bootstraps < 0:
         raise RequestError(f"bootstraps is {bootstraps}, it must be 0 or more.")
     points = check_counts(counts)
+    few_enough(
+        max(p.samples for p in points), MOST_SAMPLES, "samples of a problem, whose votes are counted over all subsets"
+    )
     _refuse_votes(points)
     votes_P = np.array([sum(p.wrong_votes) for p in points], dtype=np.int64)
     kinds_P = np.array([sum(1 for n in p.wrong_votes if n) for p in points], dtype=np.int64)

@@ -27,7 +27,7 @@ class EvalConfig(Config):
     task: str
     splits: list[str] = Field(default=["test"], min_length=1)
     limit: int | None = Field(default=128, ge=1)
-    samples: int = Field(default=1, ge=1)
+    samples: int = Field(default=1, ge=1, le=100_000)
     temperature: float = Field(default=1.0, ge=0)
     top_k: int = Field(default=0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)

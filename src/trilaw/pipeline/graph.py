@@ -13,6 +13,8 @@ from trilaw.core.config import Config
 from trilaw.core.errors import ConfigError, nearest
 from trilaw.core.rundir import split_step
 
+MOST_KEPT = 10_000  # models of one stage
+
 
 def references(config: Config) -> list[tuple[str, str]]:
     """The edges into a stage: pairs of the key (`base` or `models`) and the name that it gives."""
@@ -25,25 +27,32 @@ def references(config: Config) -> list[tuple[str, str]]:
 
 
 def expand(config: Config, configs: Mapping[str, Config]) -> Config:
-    """`config` with each `stage@*` of its `models` replaced by the models that this stage keeps, in order (none if it keeps none)."""
+    """`config` with each `stage@*` of its `models` replaced by the models that this stage keeps, in order (none if it keeps none).
+
+    A name of a stage that cannot keep any stays as it is. Raises ConfigError for more than `MOST_KEPT` of them.
+    """
     models = getattr(config, "models", None)
     if not isinstance(models, list) or not any(name.endswith("@*") for name in models):
         return config
-    named = {stage: [f"{stage}@{step}" for step in kept(other)] for stage, other in configs.items()}
-    listed = [(name.removesuffix("@*"), name) for name in models]
-    return config.model_copy(
-        update={
-            "models": [
-                x for stage, name in listed for x in (named[stage] if name != stage and stage in named else [name])
-            ]
-        }
-    )
+    found: dict[str, None] = {}  # each once, though `zero@5` may be listed beside `zero@*`
+    for name in models:
+        stage = name.removesuffix("@*")
+        whole = stage != name and hasattr(configs.get(stage), "keep_every")
+        found |= dict.fromkeys(_kept_models(stage, configs[stage]) if whole else [name])
+    return config.model_copy(update={"models": list(found)})
 
 
 def kept(config: Config) -> range:
     """The steps whose models a stage keeps."""
     every, steps = getattr(config, "keep_every", 0), getattr(config, "steps", 0)
     return range(every, steps, every) if every else range(0)
+
+
+def _kept_models(stage: str, config: Config) -> list[str]:
+    every, steps = getattr(config, "keep_every", 0), getattr(config, "steps", 0)
+    if every and steps // every > MOST_KEPT:
+        raise ConfigError(f"Stage '{stage}' keeps more than {MOST_KEPT:,} models: set a larger keep_every.")
+    return [f"{stage}@{step}" for step in kept(config)]
 
 
 def check(stages: Sequence[tuple[str, Config, bool]], where: str) -> None:
@@ -87,5 +96,7 @@ def _check_kept(config: Config, reference: str, place: str) -> None:
     """The stage must keep its model of that step."""
     stage, step = split_step(reference)
     if step not in kept(config):
-        names = [f"{stage}@{n}" for n in kept(config)]
-        raise ConfigError(f"{place} is not kept{nearest(reference, names)}: set keep_every of stage '{stage}' to fit.")
+        if not hasattr(config, "keep_every"):
+            raise ConfigError(f"{place} is not kept, a stage of this kind keeps its last model only: name '{stage}'.")
+        near = nearest(reference, _kept_models(stage, config))
+        raise ConfigError(f"{place} is not kept{near}: set keep_every of stage '{stage}' to fit.")

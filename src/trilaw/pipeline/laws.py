@@ -34,7 +34,7 @@ def run(config: LawsConfig, context: StageContext) -> StageResult:
     from trilaw.laws.findings import find
     from trilaw.reports.commands import command
     from trilaw.reports.contract import finite
-    from trilaw.reports.law_charts import LAWS_FILE
+    from trilaw.reports.law_file import LAWS_FILE
     from trilaw.reports.measurements import material
     from trilaw.reports.read import read_run
 

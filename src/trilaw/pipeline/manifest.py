@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import time
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -108,12 +109,13 @@ def begin(folder: Path, seed: int) -> None:
 
 
 def end(folder: Path, outcome: str) -> None:
-    """Close the newest attempt: "complete", "stopped" or "failed"."""
+    """Close the newest attempt: "complete", "stopped" or "failed". On a full disk it stays open, and what filled it is heard of instead."""
     path = folder / "manifest.json"
     attempts = _attempts(path)
     if attempts:
         attempts[-1] |= {"ended": _now(), "outcome": outcome}
-        write_json(path, {**read_json(path), "attempts": attempts})
+        with suppress(RunError):
+            write_json(path, {**read_json(path), "attempts": attempts})
 
 
 def _attempts(path: Path) -> list[dict[str, Any]]:

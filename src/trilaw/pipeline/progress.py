@@ -18,7 +18,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
 
 from trilaw.core.protocols import Progress
-from trilaw.reports.words import duration
+from trilaw.reports.words import duration, line
 
 # The metrics that are worth a place on one line, in this order: key, label, format.
 SHOWN = (
@@ -63,7 +63,7 @@ class Clock:
         """`[2/3] zero`, or `[3/3] exam: zero test` for a part of a stage; what is no stage of the recipe has no number."""
         stage = self.stage.partition(": ")[0]
         place = f"[{self.stages.index(stage) + 1}/{len(self.stages)}] " if stage in self.stages else ""
-        return place + self.stage
+        return line(place + self.stage, 120)
 
     def eta(self) -> str:
         left = self.left()
@@ -91,7 +91,7 @@ class Plain:
             self._line(f"{shown(self._metrics)}  {self._clock.eta()}".strip())
 
     def finish(self, summary: str) -> None:
-        self._line(summary)
+        self._line(line(summary, 1_000))
 
     def _line(self, text: str) -> None:
         self._said = time.monotonic()
@@ -145,7 +145,7 @@ class Live:
 
     def finish(self, summary: str) -> None:
         self._bars.update(self._task, visible=False)
-        self._console.print(f"{self._clock.title()}  {summary}", markup=False, highlight=False)
+        self._console.print(f"{self._clock.title()}  {line(summary, 1_000)}", markup=False, highlight=False)
 
 
 class Tracked:

@@ -16,7 +16,6 @@ Bundled recipes lie in `recipes/` beside this file and are known by their names.
 from __future__ import annotations
 
 import json
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,11 +28,10 @@ from pydantic import Field, field_validator
 from trilaw.core.config import Config, TaskSpec, override, parse, read_toml
 from trilaw.core.errors import ConfigError, RequestError, TaskError, nearest
 from trilaw.core.protocols import Task
+from trilaw.core.rundir import is_name
 from trilaw.pipeline import graph
 from trilaw.pipeline.stages import KINDS, Kind
 from trilaw.tasks import registry
-
-NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
 class CostConfig(Config):
@@ -58,7 +56,7 @@ class Head(Config):
     @field_validator("name")
     @classmethod
     def _plain(cls, value: str) -> str:
-        if not NAME.fullmatch(value):
+        if not is_name(value):
             raise ValueError("a name has lower-case letters, digits and dashes")
         return value
 
@@ -150,7 +148,10 @@ def parse_recipe(
     given = dict(tasks or {})
     stages = [_stage(table, index, specs, given, where, kinds) for index, table in enumerate(head.stages)]
     configs = {stage.name: stage.config for stage in stages}
-    stages = [replace(stage, config=graph.expand(stage.config, configs)) for stage in stages]
+    try:
+        stages = [replace(stage, config=graph.expand(stage.config, configs)) for stage in stages]
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
     for index, stage in enumerate(stages):
         if stage.name in [other.name for other in stages[:index]]:
             raise ConfigError(f"{where}: two stages are called '{stage.name}': give each its own name.")
@@ -159,7 +160,7 @@ def parse_recipe(
     specs = {name: spec for name, (spec, _) in made.items()}
     built = {name: task for name, (_, task) in made.items()} | given
     for stage in stages:
-        _check_splits(stage, built, where)
+        _check_splits(stage, stages, built, where)
     specs |= {name: TaskSpec(kind=f"{type(t).__module__}.{type(t).__qualname__}") for name, t in given.items()}
     return Recipe(
         name=head.name,
@@ -185,7 +186,7 @@ def _stage(
     """One [[stages]] table, parsed by its kind. A task written in place moves into `specs` under a name of its own."""
     fields = dict(table)
     name, kind = fields.pop("name", None), fields.pop("kind", None)
-    if not isinstance(name, str) or not NAME.fullmatch(name):
+    if not is_name(name):
         raise ConfigError(
             f"{where}: stage {index + 1} needs a name of lower-case letters, digits and dashes, it has {json.dumps(name)}."
         )
@@ -224,10 +225,18 @@ def _task(name: str, spec: TaskSpec, where: str) -> tuple[TaskSpec, Task]:
     return spec, task
 
 
-def _check_splits(stage: StageSpec, tasks: Mapping[str, Task], where: str) -> None:
-    """Fields called `split`, `splits` or `..._split` must name splits of the stage's task."""
+def _check_splits(stage: StageSpec, stages: Sequence[StageSpec], tasks: Mapping[str, Task], where: str) -> None:
+    """Fields called `split`, `splits` or `..._split` must name splits of the stage's task, or without one of what is evaluated."""
     task = tasks.get(getattr(stage.config, "task", ""))
     if task is None:
+        split, known = (
+            getattr(stage.config, "split", None),
+            {name for s in stages for name in getattr(s.config, "splits", ())},
+        )
+        if isinstance(split, str) and split not in known:
+            raise ConfigError(
+                f"{where}: stage '{stage.name}': split names '{split}', which no stage evaluates{nearest(split, known)}."
+            )
         return
     for key in type(stage.config).model_fields:
         if key not in ("split", "splits") and not key.endswith("_split"):

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from trilaw.core.errors import RequestError, RunError, Stopped, nearest
 from trilaw.core.events import EventLog
@@ -33,6 +33,9 @@ from trilaw.pipeline import graph, manifest
 from trilaw.pipeline.progress import Tracked
 from trilaw.pipeline.recipe import Recipe, StageSpec, load_recipe
 from trilaw.pipeline.stages import KINDS, Kind
+from trilaw.reports.files import number
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -165,8 +168,10 @@ def _flat(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """`stages.zero.steps` -> value, as --set writes the keys. Description and cost make no difference to a run."""
     flat: dict[str, Any] = {key: resolved.get(key) for key in ("version", "name", "seed")}
     flat["stages"] = [stage["name"] for stage in resolved["stages"]]
-    for name, options in (resolved.get("tasks") or {}).items():
-        flat |= {f"tasks.{name}.{key}": value for key, value in options.items()}
+    tasks = resolved.get("tasks")
+    for name, options in tasks.items() if isinstance(tasks, Mapping) else ():
+        given = options if isinstance(options, Mapping) else {"": options}
+        flat |= {f"tasks.{name}.{key}": value for key, value in given.items()}
     for stage in resolved["stages"]:
         flat |= {f"stages.{stage['name']}.{key}": value for key, value in stage.items()}
     return flat
@@ -244,28 +249,45 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
 def _result(home: Path, done: Mapping[str, Any]) -> StageResult:
     """A stage's result as done.json tells it. Raises RunError if it does not."""
     try:
-        result = StageResult(kind=done["kind"], seconds=done["seconds"], flops=done["flops"], tokens=done["tokens"])
         rows = tuple(
             Evaluation(
-                stage=row["stage"],
-                task=row["task"],
-                split=row["split"],
-                metric=row["metric"],
+                stage=_as(str, row["stage"]),
+                task=_as(str, row["task"]),
+                split=_as(str, row["split"]),
+                metric=_as(str, row["metric"]),
                 estimate=Estimate(
-                    value=_number(row["value"]),
-                    low=_number(row["low"]),
-                    high=_number(row["high"]),
-                    n=row["n"],
-                    method=row["method"],
+                    value=math.nan if row["value"] is None else _number(row["value"]),
+                    low=math.nan if row["low"] is None else _number(row["low"]),
+                    high=math.nan if row["high"] is None else _number(row["high"]),
+                    n=_as(int, row["n"]),
+                    method=_as(str, row["method"]),
                 ),
             )
-            for row in done["evaluations"]
+            for row in _as(list, done["evaluations"])
         )
-        model = home / done["model"] if done["model"] else None
-        return replace(result, model=model, metrics=done["metrics"], evaluations=rows)
-    except (KeyError, TypeError, AttributeError):
+        return StageResult(
+            kind=_as(str, done["kind"]),
+            model=home / done["model"] if done["model"] else None,
+            seconds=_number(done["seconds"]),
+            flops=_number(done["flops"]),
+            tokens=_as(int, done["tokens"]),
+            metrics=_as(dict, done["metrics"]),
+            evaluations=rows,
+        )
+    except (KeyError, TypeError):
         raise broken(home / "done.json") from None
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+def _number(value: Any) -> float:
+    """Raises TypeError for what is no number of a size that can be."""
+    found = number(value)
+    if found is None:
+        raise TypeError
+    return found
+
+
+def _as(kind: type[T], value: Any) -> T:
+    """`value`, which must be of this type. Raises TypeError."""
+    if type(value) is not kind:
+        raise TypeError
+    return value

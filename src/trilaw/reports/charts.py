@@ -78,7 +78,7 @@ def picture(run: Run, path: Path) -> None:
         for index, plan in enumerate(chosen):
             axes = figure.add_subplot(1, len(chosen), index + 1)
             plan.draw(axes)
-            axes.set_title(plan.title, fontsize=9.5, loc="left", pad=8)
+            axes.set_title(words.line(plan.title, 60), fontsize=9.5, loc="left", pad=8)
         style.save(figure, path)
 
 

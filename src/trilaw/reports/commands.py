@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from trilaw.reports.files import whole
 from trilaw.reports.read import Run, StageRecord
 
 _SAME = 0.02  # relative difference at which two sizes are the same
@@ -36,9 +37,10 @@ def _changes(run: Run, settings: Mapping[str, Any]) -> dict[str, int]:
         return {f"stages.{stage.name}.tokens": round(settings["tokens"])}
     if kind == "grpo":
         stage = next((s for s in run.stages if s.kind == "grpo" and s.done), None)
-        if stage is None or "steps_factor" not in settings:
+        steps = whole(stage.config.get("steps")) if stage is not None else 0
+        if stage is None or not steps or "steps_factor" not in settings:
             return {}
-        return {f"stages.{stage.name}.steps": round(settings["steps_factor"] * stage.config["steps"])}
+        return {f"stages.{stage.name}.steps": round(settings["steps_factor"] * steps)}
     if kind == "eval":
         stages = [s for s in run.stages if s.kind == "eval" and s.done]
         changes: dict[str, int] = {}

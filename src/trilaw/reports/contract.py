@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from trilaw.core.ledger import Rates, rates
-from trilaw.reports.read import Run, number
+from trilaw.reports.files import number
+from trilaw.reports.read import Run
 from trilaw.reports.verdicts import headline, verdicts
 
 VERSION = 1
@@ -149,7 +150,12 @@ def machine(run: Run) -> dict[str, Any]:
     said["started"] = attempts[0].get("started") if attempts else None
     said["ended"] = attempts[-1].get("ended") if attempts else None
     said["attempts"] = len(attempts)
-    return {key: item if isinstance(item, str | int) else None for key, item in said.items()}
+    return {key: item if _sound(item, _MACHINE[key]) else None for key, item in said.items()}
+
+
+def _sound(item: Any, kinds: type | tuple[type, ...]) -> bool:
+    """Whether a manifest's item is of its kind, and a number one that can be; bool is an int to Python only."""
+    return (isinstance(item, str) and isinstance(item, kinds)) or (isinstance(item, kinds) and number(item) is not None)
 
 
 def check(value: Any) -> list[str]:

@@ -18,7 +18,8 @@ from markupsafe import Markup
 from trilaw.core.rundir import write_text
 from trilaw.reports import contract, words
 from trilaw.reports.charts import Plan, charts, render
-from trilaw.reports.law_charts import LAWS_FILE, drawings
+from trilaw.reports.law_charts import drawings
+from trilaw.reports.law_file import read_laws
 from trilaw.reports.read import Run, StoredSample, id_order, read_run
 from trilaw.reports.table import essential
 from trilaw.reports.verdicts import evaluated, headline, splits, verdicts
@@ -56,9 +57,10 @@ def build(run_folder: Path) -> Path:
     """
     run = read_run(run_folder)
     report = contract.report(run)
+    html = page(run, report)
     write_text(run_folder / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
     path = run_folder / "report.html"
-    write_text(path, page(run, report))
+    write_text(path, html)
     return path
 
 
@@ -70,7 +72,7 @@ def page(run: Run, report: dict[str, Any]) -> str:
     template = environment.from_string((files / "template.html").read_text(encoding="utf-8"))
     found = verdicts(run)
     place, sides = side_by_side(run)
-    laws = read_laws(run)
+    laws, laws_lost = read_laws(run)
     drawn = render([Plan(*drawing) for drawing in drawings(laws)], "l") if laws else []
     return template.render(
         run=run,
@@ -83,6 +85,7 @@ def page(run: Run, report: dict[str, Any]) -> str:
         tables=[table(run, task, split) for task, split in splits(run)],
         charts=[(chart, Markup(chart.svg)) for chart in charts(run)],
         laws=laws,
+        laws_lost=laws_lost,
         law_charts=[(chart, Markup(chart.svg)) for chart in drawn],
         place=place,
         sides=sides,
@@ -91,18 +94,6 @@ def page(run: Run, report: dict[str, Any]) -> str:
         resolved=json.dumps(contract.finite(run.resolved), indent=2),
         folder=run.folder.name or run.name,
     )
-
-
-def read_laws(run: Run) -> dict[str, Any] | None:
-    """What the last `laws` stage that is done found, None without one or when its file is broken."""
-    stages = [stage.name for stage in run.stages if stage.kind == "laws" and stage.done]
-    try:
-        found = (
-            json.loads((run.folder / "stages" / stages[-1] / LAWS_FILE).read_text(encoding="utf-8")) if stages else None
-        )
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and isinstance(found.get("laws"), dict) else None
 
 
 def table(run: Run, task: str, split: str) -> dict[str, Any]:

@@ -13,8 +13,6 @@ from trilaw.core.errors import RequestError
 from trilaw.reports import style, words
 from trilaw.reports.style import end_labels, look, percent_axis
 
-LAWS_FILE = "laws.json"  # in the folder of a stage of kind `laws`
-
 Data = Mapping[str, Any]
 Draw = Callable[[Any], None]
 Drawing = tuple[str, str, str, Draw]  # key, title, caption, how

@@ -7,8 +7,6 @@ only a missing or broken resolved.json is an error.
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,8 +18,9 @@ from trilaw.core.errors import ModelError, RequestError
 from trilaw.core.rundir import is_run, read_resolved, split_step
 from trilaw.core.seeds import derive
 from trilaw.core.types import Estimate, Evaluation
+from trilaw.reports.files import is_there, lines, names, number, read_object, read_text, whole
 
-MAX_LINE = 4_000_000  # characters; a longer line of a sample store is passed over
+MOST_LAYERS = 10_000  # of a model: they are counted one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +72,7 @@ class Run:
     resolved: Mapping[str, Any]
     manifest: Mapping[str, Any]
     recipe: str
+    faults: tuple[str, ...] = ()  # a sentence for each stage whose done.json is there and cannot be read
 
     @property
     def complete(self) -> bool:
@@ -117,8 +117,12 @@ def read_run(folder: Path) -> Run:
     evaluations: list[Evaluation] = []
     shown: list[Evaluation] = []
     samples: list[StoredSample] = []
+    faults: list[str] = []
     for config in resolved["stages"]:
-        done = _object(folder / "stages" / config["name"] / "done.json")
+        path = folder / "stages" / config["name"] / "done.json"
+        done = read_object(path)
+        if not done and is_there(path):
+            faults.append(f"{path} cannot be read: mend it, or delete it and `trilaw run` finishes the stage anew.")
         stages.append(_stage(folder, config, done))
         rows = list(_evaluations(done))
         evaluations += rows
@@ -127,7 +131,7 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder=folder,
         name=str(resolved.get("name") or folder.resolve().name),
-        seed=int(number(resolved.get("seed")) or 0),
+        seed=whole(resolved.get("seed")),
         stages=tuple(stages),
         evaluations=tuple(evaluations),
         shown=tuple(shown),
@@ -135,16 +139,10 @@ def read_run(folder: Path) -> Run:
         events=tuple(lines(folder / "events.jsonl")),
         samples=tuple(samples),
         resolved=resolved,
-        manifest=_object(folder / "manifest.json"),
-        recipe=_text(folder / "recipe.toml"),
+        manifest=read_object(folder / "manifest.json"),
+        recipe=read_text(folder / "recipe.toml"),
+        faults=tuple(faults),
     )
-
-
-def number(value: Any) -> float | None:
-    """`value` as a finite float, None if it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
 
 
 def id_order(identifier: str) -> list[tuple[int, int | str]]:
@@ -159,22 +157,6 @@ def sample_store(folder: Path, model: str, split: str) -> Path:
     return folder / f"{plain if plain == model else f'{plain}-{derive(model) % 0x10000:04x}'}-{split}.jsonl"
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; empty if it is missing or broken, for a report shows what there is."""
-    try:
-        value = json.loads(_text(path))
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
 def _stage(folder: Path, config: dict[str, Any], done: dict[str, Any]) -> StageRecord:
     metrics = done.get("metrics") if isinstance(done.get("metrics"), dict) else {}
     name, base = config["name"], config.get("base")
@@ -186,17 +168,19 @@ def _stage(folder: Path, config: dict[str, Any], done: dict[str, Any]) -> StageR
         base=base if isinstance(base, str) else None,
         seconds=number(done.get("seconds")) or 0.0,
         flops=number(done.get("flops")) or 0.0,
-        tokens=int(number(done.get("tokens")) or 0),
+        tokens=whole(done.get("tokens")),
         parameters=_parameters(folder / "stages" / name / str(done["model"])) if done.get("model") else None,
         metrics=metrics,
     )
 
 
 def _parameters(model: Path) -> int | None:
-    config = _object(model / "config.json")
+    config = read_object(model / "config.json")
+    if not 0 < whole(config.get("num_hidden_layers")) <= MOST_LAYERS:
+        return None
     try:
-        return Arch.from_config(config).parameters() if config else None
-    except (ModelError, TypeError, KeyError):
+        return whole(Arch.from_config(config).parameters()) or None
+    except (ModelError, TypeError, KeyError, OverflowError):
         return None
 
 
@@ -209,6 +193,8 @@ def _evaluations(done: dict[str, Any]) -> Iterator[Evaluation]:
         if value is None:
             continue
         low, high = number(row.get("low")), number(row.get("high"))
+        if low is None or high is None or low > high:
+            low = high = value
         yield Evaluation(
             stage=str(row.get("stage", "")),
             task=str(row.get("task", "")),
@@ -216,39 +202,23 @@ def _evaluations(done: dict[str, Any]) -> Iterator[Evaluation]:
             metric=str(row.get("metric", "")),
             estimate=Estimate(
                 value=value,
-                low=value if low is None else low,
-                high=value if high is None else high,
-                n=int(number(row.get("n")) or 0),
+                low=low,
+                high=high,
+                n=whole(row.get("n")),
                 method=str(row.get("method", "")),
             ),
         )
 
 
-def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a .jsonl file, one a line; torn, foreign and overlong lines are passed over."""
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for line in file:
-                try:
-                    row = json.loads(line) if len(line) <= MAX_LINE else None
-                except (ValueError, RecursionError):
-                    continue
-                if isinstance(row, dict):
-                    yield row
-    except OSError:
-        return
-
-
 def _samples(folder: Path, config: Mapping[str, Any]) -> Iterator[StoredSample]:
     """The first sample of each problem in the stores of an evaluation stage."""
-    models, splits = config.get("models"), config.get("splits")
-    for model in models if isinstance(models, list) else []:
-        for split in splits if isinstance(splits, list) else []:
-            path = sample_store(folder, str(model), str(split))
-            task = str(_object(path.with_suffix(".settings.json")).get("task", ""))
+    for model in names(config, "models"):
+        for split in names(config, "splits"):
+            path = sample_store(folder, model, split)
+            task = str(read_object(path.with_suffix(".settings.json")).get("task", ""))
             for row in lines(path):
                 if row.get("sample") == 0 and isinstance(row.get("text"), str) and isinstance(row.get("problem"), str):
-                    yield _sample(row, str(model), task, str(split))
+                    yield _sample(row, model, task, split)
 
 
 def _sample(row: Mapping[str, Any], stage: str, task: str, split: str) -> StoredSample:
@@ -269,5 +239,5 @@ def _sample(row: Mapping[str, Any], stage: str, task: str, split: str) -> Stored
         extracted=None if row.get("extracted") is None else str(row["extracted"]),
         value=number(row.get("value")) or 0.0,
         error=None if row.get("error") is None else str(row["error"]),
-        tokens=int(number(usage.get("completion_tokens")) or 0) if isinstance(usage, dict) else 0,
+        tokens=whole(usage.get("completion_tokens")) if isinstance(usage, dict) else 0,
     )

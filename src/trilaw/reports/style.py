@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trilaw.core.errors import RequestError, RunError
-from trilaw.core.rundir import write_text
+from trilaw.core.errors import RequestError
+from trilaw.core.rundir import write_bytes, write_text
 from trilaw.reports import words
 
 INK, MUTED, GRID = "#1f2328", "#59636e", "#e4e7eb"
@@ -139,7 +139,7 @@ def power_label(x: float) -> str:
     if x <= 0:
         return ""
     exponent = math.floor(math.log10(x) + 1e-9)
-    factor = round(x / 10.0**exponent)
+    factor = round(10.0 ** (math.log10(x) - exponent))
     return words.ten_to(exponent) if factor == 1 else f"{factor}×{words.ten_to(exponent)}"
 
 
@@ -161,11 +161,9 @@ def save(figure: Any, path: Path) -> None:
     if path.suffix == ".svg":
         write_text(path, svg(figure))
         return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=200)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror or error}.") from None
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=200)
+    write_bytes(path, buffer.getvalue())
 
 
 def inline(document: str, prefix: str, description: str) -> str:

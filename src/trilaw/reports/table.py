@@ -58,5 +58,5 @@ def evaluations_table(rows: Iterable[Evaluation], title: str | None = None) -> T
             words.interval(row.metric, estimate),
             f"{estimate.n:,}",
         )
-        table.add_row(*(Text(words.clean(cell)) for cell in cells))
+        table.add_row(*(Text(words.line(cell, 200)) for cell in cells))
     return table

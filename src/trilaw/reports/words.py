@@ -11,9 +11,9 @@ from trilaw.core.types import Estimate
 MAX_TEXT = 2_000  # characters of a sample that are shown
 
 _PLAIN = re.compile(r"tokens|seconds|flops|length")
-# C0 and C1 controls but tab and newline, bidirectional overrides, line separators, lone surrogates, the byte-order mark.
+# C0 and C1 controls but tab and newline, bidirectional marks and overrides, line separators, lone surrogates, the byte-order mark.
 _UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
 )
 
 
@@ -39,6 +39,8 @@ def percent(x: float) -> str:
 
 def _points(x: float) -> str:
     """Percentage points, with a decimal only where the whole number would say 0 or 100 of something that is not."""
+    if not abs(x) <= 1e6:  # no share, or no number: a damaged file said so
+        return f"{100 * x:.3g}"
     whole = round(100 * x)
     if (whole == 0 and x > 0) or (whole == 100 and x < 1):
         return f"{100 * x:.1f}"
@@ -83,3 +85,8 @@ def clean(text: str, limit: int | None = None) -> str:
     """Text from outside, fit to be shown: characters that act instead of showing become U+FFFD, and a long tail is cut and counted."""
     cut = "" if limit is None or len(text) <= limit else f" … ({len(text) - limit:,} more characters)"
     return _UNSAFE.sub("\ufffd", text[:limit].replace("\r\n", "\n")) + cut
+
+
+def line(text: str, limit: int | None = None) -> str:
+    """The same on one line, however many it had."""
+    return clean(text, limit).replace("\n", " ").replace("\t", " ")
