@@ -66,8 +66,8 @@ def train_text(plan: TrainPlan) -> list[str]:
     lines += ["", *columns([head, *table], right=(1, 2, 3))]
     if plan.flows:
         head = ("traffic of a chip in a step", "among", "link", "received", "link busy")
-        table = [(f.kind, f"{f.group:,} chips", f.link, gb(f.bytes), seconds(f.seconds)) for f in plan.flows]
-        lines += ["", *columns([head, *table], right=(1, 3, 4))]
+        flows = [(f.kind, f"{f.group:,} chips", f.link, gb(f.bytes), seconds(f.seconds)) for f in plan.flows]
+        lines += ["", *columns([head, *flows], right=(1, 3, 4))]
     if plan.others:
         others = [(str(x.layout), seconds(x.step.seconds), gb(x.memory.total)) for x in plan.others[:3]]
         lines += ["", *columns([("next best layouts", "a step", "memory"), *others], right=(1, 2))]
