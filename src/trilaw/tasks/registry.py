@@ -15,6 +15,7 @@ from trilaw.core.protocols import Task
 
 KINDS: dict[str, str] = {
     "calculator": "a pocket calculator's keys, for models trained from nothing (word-level tokens)",
+    "markov": "a made-up language whose entropy is known, for the law of pre-training (word-level tokens)",
     "arithmetic": "short sums, differences and products in words, one step a line",
     "countdown": "reach a target with each given number used exactly once",
     "gsm8k": "grade-school word problems (GSM8K), from a JSONL file or the Hugging Face hub",
@@ -22,6 +23,7 @@ KINDS: dict[str, str] = {
 }
 _CLASSES: dict[str, tuple[str, str, str]] = {
     "calculator": ("trilaw.tasks.calculator", "Calculator", "CalculatorConfig"),
+    "markov": ("trilaw.tasks.markov", "Markov", "MarkovConfig"),
     "arithmetic": ("trilaw.tasks.arithmetic", "Arithmetic", "ArithmeticConfig"),
     "countdown": ("trilaw.tasks.countdown", "Countdown", "CountdownConfig"),
     "gsm8k": ("trilaw.tasks.gsm8k", "GSM8K", "GSM8KConfig"),
