@@ -9,39 +9,25 @@ import torch
 from protocol import Answer, Job, serve
 
 from trilaw.model.loading import load as load_model
-from trilaw.training.logprobs import token_logprobs
-from trilaw.training.loop import autocast
-from trilaw.training.losses.cross_entropy import cross_entropy
+from trilaw.training.batch import auto_micro_tokens
 from trilaw.training.optim import Optimizer, OptimizerConfig
-from trilaw.training.packing import Document, collate
+from trilaw.training.packing import Document
+from trilaw.training.pretrain import completions
+from trilaw.training.supervised import learn
 
 
 def load(job: Job) -> Callable[[int], Answer]:
     torch.set_num_threads(job["threads"])
     model = load_model(job["model"], dtype=torch.float32, device=job["device"]).model.train()
     optimizer = Optimizer(model, OptimizerConfig(learning_rate=1e-5), steps=1000)
-    dtype = getattr(torch, job["dtype"])
+    dtype, micro_tokens = getattr(torch, job["dtype"]), auto_micro_tokens(model.arch, model.device)
 
     def step(rows: list[list[int]]) -> Answer:
         clock = time.perf_counter()
-        batch = collate([[Document(tuple(row), 0)] for row in rows], len(rows[0]), model.device)
-        with autocast(dtype, model.device):
-            hidden_BTD = model(batch.tokens_BT, positions_BT=batch.positions_BT, mask_BTS=batch.mask_BTT)
-        logprobs_N = token_logprobs(hidden_BTD[batch.select_BT], model.head_weight, batch.targets_N)
-        loss = cross_entropy(logprobs_N, len(batch.targets_N))
-        value, forward = loss.item(), time.perf_counter()
-        loss.backward()  # type: ignore[no-untyped-call]
-        backward = time.perf_counter()
-        optimizer.step(1)
-        end = time.perf_counter()
-        return {
-            "rate": batch.tokens / (end - clock),
-            "seconds": end - clock,
-            "forward_seconds": forward - clock,
-            "backward_seconds": backward - forward,
-            "optimizer_seconds": end - backward,
-            "loss": value,
-        }
+        batch = completions([Document(tuple(row), len(row)) for row in rows])
+        update = learn(model, optimizer, 1, batch, micro_tokens, dtype)
+        seconds = time.perf_counter() - clock
+        return {"rate": sum(map(len, rows)) / seconds, "seconds": seconds, "loss": update.loss}
 
     step(job["rows"][0][:2])
     return lambda number: step(job["rows"][number + 1])

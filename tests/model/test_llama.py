@@ -167,6 +167,36 @@ def test_packed_documents_do_not_see_each_other(tiny_model: CausalLM) -> None:
     torch.testing.assert_close(packed_BTD, apart_BTD, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("lower", [False, True])
+def test_computing_blocks_again_gives_the_same_bits_and_keeps_their_inputs_only(tiny_arch: Arch, lower: bool) -> None:
+    model, found = randomised(replace(tiny_arch, layers=3)), []
+    for recompute in (False, True):
+        model.zero_grad()
+        shapes = []
+
+        def pack(saved: torch.Tensor, shapes: list[torch.Size] = shapes) -> torch.Tensor:
+            shapes.append(saved.shape)
+            return saved
+
+        with (
+            torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved),
+            torch.autocast("cpu", torch.bfloat16, enabled=lower),
+        ):
+            hidden_BTD = model(tokens(2, 30), recompute=recompute)
+        torch.autograd.backward(hidden_BTD.float().square().mean())
+        found.append((hidden_BTD.detach(), [w.grad for w in model.model.parameters()], shapes))
+    (plain_BTD, plain, many), (hidden_BTD, again, few) = found
+    assert hidden_BTD.equal(plain_BTD)
+    assert all(a is not None and b is not None and a.equal(b) for a, b in zip(again, plain, strict=True))
+    assert sum(len(shape) > 2 for shape in few) == 3 + 2  # the blocks' inputs; the last norm's, and its scale
+    assert len(many) > 20
+
+
+def test_nothing_is_computed_again_without_gradients(tiny_model: CausalLM) -> None:
+    with torch.inference_mode():
+        assert tiny_model(tokens(1, 9), recompute=True).equal(tiny_model(tokens(1, 9)))
+
+
 def test_a_cache_takes_no_mask(tiny_model: CausalLM) -> None:
     with pytest.raises(ValueError, match="mask"):
         tiny_model(tokens(1, 3), mask_BTS=torch.ones(1, 3, 3, dtype=torch.bool), cache=ListCache())

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trilaw.core.arch import Arch
-from trilaw.model.llama import CausalLM
 from trilaw.model.registry import build
-from trilaw.training.batch import Completion, auto_micro_tokens, draw, micro_batches, passes, share_prompts
+from trilaw.training.batch import Completion, auto_micro_tokens, draw, kept_numbers, micro_batches, passes
 from trilaw.training.loop import completion_logprobs
 
 ARCH = Arch(64, 32, 96, 2, 4, 2, 8, 64, tied=True)  # tied: an untied head starts at zero, and all would be alike
@@ -31,30 +29,16 @@ def test_every_completion_token_is_a_target_once_and_stands_after_its_input(
     targets: dict[int, list[int]] = {i: [] for i in range(len(batch))}
     for part in parts:
         assert part.tokens_BT.numel() <= budget or len(part.order) == 1
-        inputs = part.tokens_BT.flatten()[part.select_N].tolist()
+        inputs = part.tokens_BT[0, part.select_N].tolist()
         for owner, target, before in zip(part.owner_N.tolist(), part.targets_N.tolist(), inputs, strict=True):
             whole = batch[owner].prompt + batch[owner].tokens
             assert before == whole[len(batch[owner].prompt) + len(targets[owner]) - 1]
             targets[owner].append(target)
     assert all(tuple(targets[i]) == one.tokens for i, one in enumerate(batch))
-    tokens, pairs, learned = passes(batch)
+    tokens, pairs, learned = passes(parts)
     assert learned == sum(c for _, c in lengths)
-    assert tokens == sum(p + c - 1 for p, c in lengths)
+    assert tokens <= sum(p + c - 1 for p, c in lengths)  # less where prompts of one token are alike
     assert pairs == sum(sum(range(1, p + c)) for p, c in lengths)
-
-
-def test_padding_changes_nothing(tiny_model: CausalLM) -> None:
-    batch = made([(3, 4), (9, 8), (1, 1)])
-    together = micro_batches(batch, 1000)[0]
-    hidden_ND = tiny_model(together.tokens_BT).flatten(0, 1)[together.select_N]
-    for i, one in enumerate(batch):
-        alone = micro_batches([one], 1000)[0]
-        torch.testing.assert_close(
-            hidden_ND[together.owner_N == i],
-            tiny_model(alone.tokens_BT).flatten(0, 1)[alone.select_N],
-            atol=1e-5,
-            rtol=1e-5,
-        )
 
 
 GROUPS = st.lists(
@@ -72,46 +56,40 @@ def grouped(groups: list[tuple[int, list[int]]]) -> list[Completion]:
 
 
 @settings(max_examples=25, deadline=None)
-@given(GROUPS, st.integers(20, 400))
-def test_a_shared_prompt_changes_neither_logprobs_nor_gradients(
-    groups: list[tuple[int, list[int]]], budget: int
+@given(GROUPS, st.integers(20, 400), st.booleans())
+def test_sharing_a_row_and_a_prompt_changes_neither_logprobs_nor_gradients(
+    groups: list[tuple[int, list[int]]], budget: int, recompute: bool
 ) -> None:
     batch = grouped(groups)
-    model = build(replace(ARCH, max_positions=64), seed=3)
+    model = build(ARCH, seed=3)
     weight_of = [0.3 + 0.1 * i for i in range(len(batch))]
-    found = []
-    widest = [
-        tuple(i for i, one in enumerate(batch) if one.prompt == prompt) for prompt in {one.prompt for one in batch}
-    ]
-    for bundles in (None, share_prompts(batch, model.arch), widest):
-        model.zero_grad()
-        logprobs = [torch.empty(0)] * len(batch)
-        for part in micro_batches(batch, budget, bundles=bundles):
-            assert part.tokens_BT.numel() <= budget or len(part.tokens_BT) == 1
-            logprobs_N = completion_logprobs(model, part, torch.float32)
-            torch.stack([weight_of[i] * lp for i, lp in zip(part.owner_N.tolist(), logprobs_N)]).sum().backward()
-            for i in part.order:
-                logprobs[i] = logprobs_N[part.owner_N == i].detach()
-        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-        found.append((torch.cat(logprobs), gradient))
-    for logprobs_N, gradient in found[1:]:
-        torch.testing.assert_close(logprobs_N, found[0][0], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(gradient, found[0][1], atol=1e-4, rtol=1e-4)
+    expected = []
+    for weight, one in zip(weight_of, batch, strict=True):  # each alone, by plain means
+        logits_TV = model.logits(model(torch.tensor([one.prompt + one.tokens])))[0]
+        logprobs_N = logits_TV[len(one.prompt) - 1 : -1].log_softmax(-1)[range(len(one.tokens)), one.tokens]
+        (weight * logprobs_N.sum()).backward()
+        expected.append(logprobs_N.detach())
+    gradients = {name: weight.grad for name, weight in model.named_parameters()}
+    model.zero_grad()
+    for part in micro_batches(batch, budget):
+        logprobs_N = completion_logprobs(model, part, torch.float32, recompute=recompute)
+        (logprobs_N * torch.tensor(weight_of)[part.owner_N]).sum().backward()
+        for i in part.order:
+            torch.testing.assert_close(logprobs_N[part.owner_N == i], expected[i], atol=1e-5, rtol=1e-5)
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(weight.grad, gradients[name], atol=1e-4, rtol=1e-4)
 
 
-def test_bundles_cover_the_batch_once_and_only_where_they_save() -> None:
+def test_a_prompt_is_computed_once_and_a_group_divided_only_where_it_must_be() -> None:
     batch = grouped([(40, [4] * 8), (1, [12] * 8), (30, [6])])
-    bundles = share_prompts(batch, ARCH)
-    assert sorted(i for bundle in bundles for i in bundle) == list(range(len(batch)))
-    assert all(len({batch[i].prompt for i in bundle}) == 1 for bundle in bundles)
-    sizes = {len(batch[bundle[0]].prompt): len(bundle) for bundle in bundles}
-    assert sizes[40] > 1  # 40 tokens of prompt to 4 of completion
-    assert sizes[1] == sizes[30] == 1
-    tokens, pairs, learned = passes(batch, bundles)
-    alone = passes(batch)
-    assert learned == alone[2]
-    assert tokens < alone[0]
-    assert pairs < alone[1]
+    assert [len(p.order) for p in micro_batches(batch, 1000)] == [17]
+    assert passes(micro_batches(batch, 1000))[0] == (40 + 8 * 3) + (1 + 8 * 11) + (30 + 5)
+    # The groups take 64, 89 and 35 tokens.
+    assert [p.tokens_BT.numel() for p in micro_batches(batch, 90)] == [64, 35, 89]
+    assert [p.tokens_BT.numel() for p in micro_batches(batch, 100)] == [99, 89]
+    # 46 = a prompt of 40 and two completions; 45 = 1 + 4 x 11.
+    assert [p.tokens_BT.numel() for p in micro_batches(batch, 47)] == [46, 46, 46, 46, 35, 45, 45]
+    assert [p.tokens_BT.numel() for p in micro_batches(batch, 1)] == [43] * 8 + [35] + [12] * 8
 
 
 def test_draw_goes_through_everything_once_a_pass() -> None:
@@ -122,7 +100,30 @@ def test_draw_goes_through_everything_once_a_pass() -> None:
     assert len(draw(3, 8, 1, seed=0)) == 8
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_kept_numbers_are_what_autograd_keeps(recompute: bool, biased: bool) -> None:
+    arch = Arch(64, 32, 96, 3, 4, 2, 8, 64, attention_bias=biased, mlp_bias=biased)
+    model, tokens_BT = build(arch), torch.zeros(1, 50, dtype=torch.long)
+    weights = {weight.data_ptr() for weight in model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def pack(saved: torch.Tensor) -> torch.Tensor:
+        if saved.data_ptr() not in weights:
+            kept[saved.untyped_storage().data_ptr()] = saved.untyped_storage()
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+        model(tokens_BT, recompute=recompute)
+    found = sum(storage.nbytes() for storage in kept.values()) / 4 / tokens_BT.numel()
+    per_layer, _ = kept_numbers(arch, recompute)
+    expected = 3 * per_layer + arch.hidden_size + (0 if recompute else 2 * arch.head_dim)  # the last norm, the rotation
+    assert expected <= found <= 1.05 * expected  # besides: a few numbers a token
+
+
 def test_auto_micro_tokens(tiny_arch: Arch) -> None:
-    assert auto_micro_tokens(tiny_arch) == 8192
+    cpu = torch.device("cpu")
+    assert auto_micro_tokens(tiny_arch, cpu) == 8192
     smollm = Arch(49152, 576, 1536, 30, 9, 3, 64, 8192)
-    assert 512 <= auto_micro_tokens(smollm) <= 4096
+    assert 1500 <= auto_micro_tokens(smollm, cpu) <= 2500
+    assert auto_micro_tokens(smollm, cpu, recompute=True) == 8192

@@ -6,10 +6,11 @@ import torch
 from trilaw.training.logprobs import token_logprobs
 
 
-@pytest.mark.parametrize("chunk", [1, 40, 10_000])
+@pytest.mark.parametrize("words", [1, 4, 10_000])
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("tied", [False, True])
-def test_chunked_head_equals_plain_computation(chunk: int, temperature: float, tied: bool) -> None:
+def test_sliced_head_equals_plain_computation(words: int, recompute: bool, temperature: float, tied: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     N, D, V = 13, 8, 11
     table = torch.randn(V, D, generator=generator)
@@ -17,13 +18,13 @@ def test_chunked_head_equals_plain_computation(chunk: int, temperature: float, t
     ids, targets = torch.randint(V, (N,), generator=generator), torch.randint(V, (N,), generator=generator)
     advantage = torch.randn(N, generator=generator)
 
-    def gradients(chunked: bool) -> tuple[torch.Tensor, ...]:
+    def gradients(sliced: bool) -> tuple[torch.Tensor, ...]:
         embedding = table.clone().requires_grad_()
         head = embedding if tied else weight.clone().requires_grad_()
         hidden = torch.tanh(embedding[ids])
         hidden.retain_grad()
-        if chunked:
-            logprobs = token_logprobs(hidden, head, targets, temperature=temperature, chunk_elements=chunk)
+        if sliced:
+            logprobs = token_logprobs(hidden, head, targets, temperature=temperature, recompute=recompute, words=words)
         else:
             logprobs = torch.log_softmax(hidden @ head.T / temperature, -1)[torch.arange(N), targets]
         (advantage * logprobs).sum().backward()
@@ -38,7 +39,7 @@ def test_gradient_matches_finite_differences() -> None:
     hidden = torch.randn(4, 3, generator=generator)
     head = torch.randn(5, 3, generator=generator).requires_grad_()
     targets = torch.tensor([0, 4, 2, 2])
-    token_logprobs(hidden, head, targets, temperature=1.3, chunk_elements=10).sum().backward()
+    token_logprobs(hidden, head, targets, temperature=1.3, words=2).sum().backward()
     step = 1e-2
     for index in ((0, 0), (2, 1), (4, 2)):
         nudge = torch.zeros_like(head)
@@ -57,6 +58,17 @@ def test_float32_head_under_autocast() -> None:
     plain = token_logprobs(hidden, head, targets)
     with torch.autocast("cpu", torch.bfloat16):
         assert token_logprobs(hidden, head, targets).equal(plain)
+
+
+def test_what_stays_for_backward_is_used_once_and_then_computed_again() -> None:
+    generator = torch.Generator().manual_seed(3)
+    hidden = torch.randn(6, 16, generator=generator).requires_grad_()
+    head, targets = torch.randn(9, 16, generator=generator).requires_grad_(), torch.arange(6)
+    loss = token_logprobs(hidden, head, targets, words=4).sum()
+    first = torch.autograd.grad(loss, (hidden, head), retain_graph=True)
+    again = torch.autograd.grad(loss, (hidden, head))
+    for a, b in zip(first, again, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
 
 
 def test_no_tokens() -> None:

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trilaw.core.seeds import rng
-from trilaw.model.llama import CausalLM
-from trilaw.training.packing import Document, collate, pack
+from trilaw.training.packing import Document, pack
 
 
 def documents(lengths: list[int]) -> list[Document]:
@@ -31,19 +29,3 @@ def test_rows_are_nearly_full() -> None:
     rows = list(pack(documents([draw.randint(8, 60) for _ in range(3000)]), 128))
     full = sum(len(d.tokens) for row in rows for d in row) / (128 * len(rows))
     assert full > 0.95
-
-
-def test_a_packed_document_is_blind_to_its_neighbours(tiny_model: CausalLM) -> None:
-    row = documents([5, 9, 3])
-    batch = collate([row, row[:1]], 24)
-    hidden_BTD = tiny_model(batch.tokens_BT, positions_BT=batch.positions_BT, mask_BTS=batch.mask_BTT)
-    assert bool(torch.isfinite(hidden_BTD).all())
-    start = 0
-    for document in row:
-        alone_1TD = tiny_model(torch.tensor([document.tokens]))
-        size = len(document.tokens)
-        torch.testing.assert_close(hidden_BTD[0, start : start + size], alone_1TD[0], atol=1e-5, rtol=1e-5)
-        start += size
-    assert batch.targets_N.tolist() == [t for d in (*row, row[0]) for t in d.tokens[1:]]
-    assert batch.response_N.tolist() == [at >= d.response for d in (*row, row[0]) for at in range(1, len(d.tokens))]
-    assert (batch.tokens, batch.pairs) == (22, 15 + 45 + 6 + 15)

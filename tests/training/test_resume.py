@@ -22,7 +22,14 @@ def configs(base: Path) -> dict[str, tuple[Any, Any]]:
         "pretrain": (
             pretrain.run,
             pretrain.PretrainConfig(
-                task="copy", **small, save_every=3, log_every=1, valid_documents=20, evaluate_every=4
+                task="copy",
+                **small,
+                save_every=3,
+                log_every=1,
+                valid_documents=20,
+                evaluate_every=4,
+                micro_tokens=40,
+                recompute=True,
             ),
         ),
         "sft": (

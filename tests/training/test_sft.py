@@ -10,41 +10,11 @@ import torch
 from trilaw.core.errors import ConfigError, TaskError
 from trilaw.core.events import EventLog
 from trilaw.model.hf import load_folder
-from trilaw.model.llama import CausalLM
 from trilaw.model.tokenizer import HFTokenizer
 from trilaw.training import sft
-from trilaw.training.batch import Completion, micro_batches, passes
-from trilaw.training.loop import completion_logprobs
-from trilaw.training.losses.cross_entropy import cross_entropy
 from trilaw.training.sft import SftConfig
 
 from .conftest import Copy
-
-
-def gradient(model: CausalLM, batch: list[Completion], micro_tokens: int) -> tuple[float, list[torch.Tensor]]:
-    loss = 0.0
-    for part in micro_batches(batch, micro_tokens):
-        share = cross_entropy(completion_logprobs(model, part, torch.float32), passes(batch)[2])
-        share.backward()
-        loss += share.item()
-    found = [p.grad.clone() for p in model.parameters() if p.grad is not None]
-    model.zero_grad(set_to_none=True)
-    return loss, found
-
-
-def test_loss_is_the_token_mean_whatever_the_micro_batch_size(tiny_model: CausalLM) -> None:
-    batch = [Completion((1, 2), (3, 4, 5)), Completion((6,) * 9, (7,)), Completion((8, 9, 10), (11, 12))]
-    nats = []
-    for one in batch:
-        logits = tiny_model.logits(tiny_model(torch.tensor([one.prompt + one.tokens])))[0].log_softmax(-1)
-        nats += [-float(logits[len(one.prompt) - 1 + i, t]) for i, t in enumerate(one.tokens)]
-    whole_loss, whole = gradient(tiny_model, batch, 1000)
-    assert whole_loss == pytest.approx(sum(nats) / 6, abs=1e-5)
-    for micro_tokens in (1, 10, 20):
-        loss, found = gradient(tiny_model, batch, micro_tokens)
-        assert loss == pytest.approx(whole_loss, abs=1e-6)
-        for a, b in zip(found, whole, strict=True):
-            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
 
 
 def test_it_learns_and_appends_the_end_token(

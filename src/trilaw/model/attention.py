@@ -1,7 +1,7 @@
 """Grouped-query attention with rotary positions; one code path projects and rotates for training and for decoding.
 
-Ainslie et al. 2023, "GQA" (arXiv:2305.13245). Without a cache a token attends within its row. With one, the cache stores the new keys
-and values and attends in this module's place, since it alone knows where the earlier tokens lie.
+Ainslie et al. 2023, "GQA" (arXiv:2305.13245). Without a cache a token attends within its row. With one, the cache attends in this
+module's place, since it alone knows where the tokens lie that go before: a decoder's stores them, a training batch's finds them in the batch.
 
 Letters: B rows, T new tokens, S tokens attended to, H query heads, K key-value heads, E head size, D hidden size.
 """
@@ -15,16 +15,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trilaw.core.arch import Arch
-from trilaw.model.layers import Linear
+from trilaw.model.layers import Linear, lowered
 from trilaw.model.rope import rotate
 
 
 class Cache(Protocol):
-    """Holds the keys (already rotated) and values of earlier tokens."""
+    """Knows which keys (already rotated) and values a token attends to."""
 
     def attend(self, layer: int, q_BTHE: Tensor, k_BTKE: Tensor, v_BTKE: Tensor) -> Tensor:
-        """Store the new keys and values of one layer, and attend with the new queries: [B, T, H, E]."""
+        """Attend in one layer with the new queries, the new keys and values among what is attended to: [B, T, H, E]."""
         ...
+
+
+def attend_within(q_BTHE: Tensor, k_BTKE: Tensor, v_BTKE: Tensor, mask_BHTS: Tensor | None = None) -> Tensor:
+    """[B, T, H, E]: each token attends within its row, to itself and what goes before, or to what a bool mask says."""
+    y_BHTE: Tensor = F.scaled_dot_product_attention(
+        q_BTHE.transpose(1, 2),
+        k_BTKE.transpose(1, 2),
+        v_BTKE.transpose(1, 2),
+        attn_mask=mask_BHTS,
+        is_causal=mask_BHTS is None,
+        enable_gqa=q_BTHE.shape[2] != k_BTKE.shape[2],
+    )
+    return y_BHTE.transpose(1, 2)
 
 
 class Attention(nn.Module):
@@ -41,23 +54,17 @@ class Attention(nn.Module):
     def forward(
         self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask_BHTS: Tensor | None, cache: Cache | None
     ) -> Tensor:
+        x_BTD = lowered(x_BTD)
         rows, tokens, _ = x_BTD.shape
         qk_BTD, v_BTD = self.project(x_BTD)
         v_BTKE = v_BTD.view(rows, tokens, self.kv_heads, self.head_dim)
         qk_BTHE = rotate(qk_BTD.view(rows, tokens, self.heads + self.kv_heads, self.head_dim), *rotary)
         qk_BTHE = qk_BTHE.to(v_BTKE.dtype)  # under autocast the rotation is float32
-        q_BTHE, k_BTKE = qk_BTHE[:, :, : self.heads], qk_BTHE[:, :, self.heads :]
+        q_BTHE, k_BTKE = torch.split(qk_BTHE, [self.heads, self.kv_heads], dim=2)
         if cache is not None:
             y_BTHE = cache.attend(self.layer, q_BTHE, k_BTKE, v_BTKE)
         else:
-            y_BTHE = F.scaled_dot_product_attention(
-                q_BTHE.transpose(1, 2),
-                k_BTKE.transpose(1, 2),
-                v_BTKE.transpose(1, 2),
-                attn_mask=mask_BHTS,
-                is_causal=mask_BHTS is None,
-                enable_gqa=self.heads != self.kv_heads,
-            ).transpose(1, 2)
+            y_BTHE = attend_within(q_BTHE, k_BTKE, v_BTKE, mask_BHTS)
         y_BTD: Tensor = self.o_proj(y_BTHE.reshape(rows, tokens, self.heads * self.head_dim))
         return y_BTD
 

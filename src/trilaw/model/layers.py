@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trilaw.core.arch import Arch
+from trilaw.model.lean import gated_down, rms_norm
 
 
 class Linear(nn.Linear):
@@ -26,6 +27,12 @@ class Embedding(nn.Embedding):
         pass
 
 
+def lowered(x: Tensor) -> Tensor:
+    """x in autocast's dtype, if there is autocast: else each linear map that takes x makes a copy of its own, and backward keeps them all."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
 class RMSNorm(nn.Module):
     """weight * x / rms(x), the division in float32 as Hugging Face has it, the product in the input's dtype."""
 
@@ -36,6 +43,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype == torch.float32:
+            if torch.is_grad_enabled():
+                return rms_norm(x, self.weight, self.eps)
             return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
         return self.weight * F.rms_norm(x.float(), self.weight.shape, None, self.eps).to(x.dtype)
 
@@ -50,5 +59,9 @@ class SwiGLU(nn.Module):
         self.down_proj = Linear(arch.intermediate_size, arch.hidden_size, bias=arch.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        x = lowered(x)
+        gate, up = self.gate_proj(x), self.up_proj(x)
+        if torch.is_grad_enabled():
+            return gated_down(gate, up, self.down_proj.weight, self.down_proj.bias)
+        y: Tensor = self.down_proj(F.silu(gate) * up)
         return y

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from trilaw.core.arch import Arch
 from trilaw.core.seeds import derive
@@ -63,12 +64,14 @@ class CausalLM(nn.Module):
         positions_BT: Tensor | None = None,
         mask_BTS: Tensor | None = None,
         cache: Cache | None = None,
+        recompute: bool = False,
     ) -> Tensor:
         """Hidden states [B, T, D] after the final norm, in the dtype of the weights.
 
         positions_BT: whole numbers, [B, T] or [1, T]; 0..T-1 by default. mask_BTS: bool, [B, T, S] or [B or 1, 1, T, S], True where a
-        token may attend; without it a token attends to itself and all before it. cache: stores the new keys and values and attends
-        in the layers' place, so it goes without a mask.
+        token may attend; without it a token attends to itself and all before it. cache: attends in the layers' place, so it goes without a
+        mask. recompute: keep only what goes into each block for backward, which then computes the block again (Chen et al. 2016,
+        arXiv:1604.06174): the same gradients, a third more work.
         """
         if cache is not None and mask_BTS is not None:
             raise ValueError("a cache decides itself what a token attends to; give it no mask")
@@ -79,7 +82,10 @@ class CausalLM(nn.Module):
         x_BTD: Tensor = self.model.embed_tokens(tokens_BT)
         rotary = self.rotary(positions_BT, x_BTD.dtype)
         for block in self.model.layers:
-            x_BTD = block(x_BTD, rotary, mask_BTS, cache)
+            if recompute and torch.is_grad_enabled():
+                x_BTD = checkpoint(block, x_BTD, rotary, mask_BTS, cache, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x_BTD = block(x_BTD, rotary, mask_BTS, cache)
         hidden_BTD: Tensor = self.model.norm(x_BTD)
         return hidden_BTD
 

@@ -1,14 +1,13 @@
-"""Batches of completions (sft, grpo): a prompt to condition on, a completion to learn from, micro-batches of right-padded rows by length.
+"""Batches of completions (pretrain, sft, grpo): a prompt to condition on, a completion to learn from, in micro-batches without padding.
 
-A row holds one completion after its prompt, or a bundle of completions after ONE copy of the prompt that they share:
+A micro-batch is one flat row of tokens. Completions of one prompt stand after ONE copy of it:
 
-    prompt | completion 1 | completion 2 | ...      each token sees the prompt and what came before it in its own completion
+    prompt | completion 1 | completion 2 | ... | next prompt | ...      each token sees its prompt and what goes before in its completion
 
-Positions of every completion start where the prompt ends, so the bundle computes what its members would compute alone, and the prompt
-only once, forward and backward. `share_prompts` bundles where that pays by the architecture's own count of FLOPs: the mask of a bundle
-costs the full square of its row in attention. Rows are sorted by length, so that little is padding, and cut so that rows times longest row stays
-within a token budget. A row of one needs no mask in a causal model: nothing real comes after the padding's place.
-Letters: B rows, T tokens, N completion tokens of the micro-batch.
+Positions of every completion go on where its prompt ends, so the row computes what its completions would compute alone, a shared prompt only
+once, forward and backward (`sequences.py` has the attention). Micro-batches hold as many tokens as a budget allows; a group of completions is
+divided, and its prompt repeated, only where it exceeds the budget by itself.
+Letters: B = 1 row, T tokens in it, N completion tokens of the micro-batch.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from trilaw.core.arch import Arch
 from trilaw.core.seeds import rng
+from trilaw.training.sequences import Sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,135 +38,112 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """The states `hidden_BTD.flatten(0, 1)[select_N]` predict `targets_N`; token n belongs to completion `owner_N[n]` of the batch."""
+    """The states `hidden_BTD[0, select_N]` predict `targets_N`; token n belongs to completion `owner_N[n]` of the batch."""
 
     tokens_BT: Tensor
-    positions_BT: Tensor | None  # None: 0, 1, 2, ... in every row
-    mask_BTT: Tensor | None  # bool, True where a token may attend; None: causal
+    positions_BT: Tensor
+    sequences: Sequences
     select_N: Tensor
     targets_N: Tensor
     owner_N: Tensor
     order: tuple[int, ...]  # the completions in it, as their targets follow each other
-
-
-Bundle = tuple[int, ...]  # completions, by index, that stand in one row after their common prompt
-
-_WORTH = (
-    1.25  # a bundle must save at least this factor of FLOPs, for masks and odd shapes cost time that FLOPs do not show
-)
-
-
-def share_prompts(batch: Sequence[Completion], arch: Arch) -> list[Bundle]:
-    """The batch in bundles, each completion in one: of the size that saves most in `arch`, or of one where none pays."""
-    alike: dict[tuple[int, ...], list[int]] = {}
-    for index, one in enumerate(batch):
-        alike.setdefault(one.prompt, []).append(index)
-    bundles: list[Bundle] = []
-    for members in alike.values():
-        members.sort(key=lambda i: (-len(batch[i].tokens), i))
-        alone = sum(arch.forward_flops(*passes([batch[i]])) for i in members)
-        best, size = alone / _WORTH, 1
-        trial = 2
-        while trial < 2 * len(members):
-            cost = sum(_flops(batch, members[i : i + trial], arch) for i in range(0, len(members), trial))
-            if cost < best:
-                best, size = cost, trial
-            trial *= 2
-        bundles += [tuple(members[i : i + size]) for i in range(0, len(members), size)]
-    return bundles
-
-
-def _flops(batch: Sequence[Completion], bundle: Sequence[int], arch: Arch) -> float:
-    """What a row costs as it is computed: attention over its full square."""
-    length = _length(batch, bundle)
-    return arch.forward_flops(length, length**2, sum(len(batch[i].tokens) for i in bundle))
-
-
-def _length(batch: Sequence[Completion], bundle: Sequence[int]) -> int:
-    """Tokens of a bundle's row: the last token of a completion predicts nothing and stays out."""
-    return len(batch[bundle[0]].prompt) + sum(len(batch[i].tokens) - 1 for i in bundle)
+    pairs: int  # of queries and keys
 
 
 def micro_batches(
-    batch: Sequence[Completion],
-    micro_tokens: int,
-    device: torch.device | str = "cpu",
-    bundles: Sequence[Bundle] | None = None,
+    batch: Sequence[Completion], micro_tokens: int, device: torch.device | str = "cpu"
 ) -> list[MicroBatch]:
-    """All of `batch`, longest row first (so that memory is tried at once); a row longer than `micro_tokens` stands alone."""
-    rows = [(i,) for i in range(len(batch))] if bundles is None else bundles
-    order = sorted(rows, key=lambda row: (-_length(batch, row), row))
-    parts, start = [], 0
-    while start < len(order):
-        count = max(1, micro_tokens // _length(batch, order[start]))
-        parts.append(_collate(batch, order[start : start + count], device))
-        start += count
-    return parts
+    """All of `batch`, longest completions first; one that is longer than `micro_tokens` stands alone."""
+    parts: list[list[Bundle]] = []
+    room = 0
+    for bundle in _bundles(batch, micro_tokens):
+        size = _length(batch, bundle)
+        if size > room:
+            parts.append([])
+            room = micro_tokens
+        parts[-1].append(bundle)
+        room -= size
+    return [_collate(batch, bundles, device) for bundles in parts]
 
 
-def _collate(batch: Sequence[Completion], rows: Sequence[Bundle], device: torch.device | str) -> MicroBatch:
-    shape = len(rows), max(_length(batch, row) for row in rows)
-    tokens_BT = torch.zeros(shape, dtype=torch.long)
-    positions_BT = torch.zeros(shape, dtype=torch.long)
-    part_BT = torch.full(shape, -1)  # 0: the prompt; 1, 2, ...: a completion; -1: padding
-    select: list[int] = []
-    targets: list[int] = []
-    owners: list[int] = []
-    for row, bundle in enumerate(rows):
+Bundle = list[int]  # completions, by index, that stand after one copy of their prompt
+
+
+def _bundles(batch: Sequence[Completion], micro_tokens: int) -> list[Bundle]:
+    """Completions of one prompt together, as many as `micro_tokens` allow."""
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for index in sorted(range(len(batch)), key=lambda i: -batch[i].inputs):
+        alike.setdefault(batch[index].prompt, []).append(index)
+    bundles: list[Bundle] = []
+    for prompt, members in alike.items():
+        room = -1
+        for index in members:
+            fresh = len(batch[index].tokens) - 1
+            if fresh > room:
+                bundles.append([])
+                room = micro_tokens - len(prompt)
+            bundles[-1].append(index)
+            room -= fresh
+    return bundles
+
+
+def _length(batch: Sequence[Completion], bundle: Bundle) -> int:
+    """Tokens of a bundle: the last token of a completion predicts nothing and stays out."""
+    return len(batch[bundle[0]].prompt) + sum(len(batch[i].tokens) - 1 for i in bundle)
+
+
+def _collate(batch: Sequence[Completion], bundles: Sequence[Bundle], device: torch.device | str) -> MicroBatch:
+    tokens: list[int] = []
+    positions: list[Tensor] = []
+    places: list[Tensor] = []
+    select: list[Tensor] = []
+    for bundle in bundles:
         prompt = batch[bundle[0]].prompt
-        size = len(prompt)
-        tokens_BT[row, :size] = torch.tensor(prompt)
-        positions_BT[row, :size] = torch.arange(size)
-        part_BT[row, :size] = 0
-        base, at = row * shape[1], size
-        for part, index in enumerate(bundle, 1):
-            tokens = batch[index].tokens
-            end = at + len(tokens) - 1
-            tokens_BT[row, at:end] = torch.tensor(tokens[:-1], dtype=torch.long)
-            positions_BT[row, at:end] = torch.arange(size, size + len(tokens) - 1)
-            part_BT[row, at:end] = part
-            select += [
-                base + size - 1,
-                *range(base + at, base + end),
-            ]  # the prompt's last state predicts the first token
-            targets += tokens
-            owners += [index] * len(tokens)
-            at = end
-    bundled = any(len(bundle) > 1 for bundle in rows)
+        prompt_P = torch.arange(len(tokens), len(tokens) + len(prompt))
+        tokens += prompt
+        positions.append(torch.arange(len(prompt)))
+        for index in bundle:
+            fresh = batch[index].tokens[:-1]
+            places.append(torch.cat((prompt_P, torch.arange(len(tokens), len(tokens) + len(fresh)))))
+            select.append(places[-1][len(prompt) - 1 :])  # the prompt's last state predicts the first token
+            tokens += fresh
+            positions.append(torch.arange(len(prompt), len(prompt) + len(fresh)))
+    order = tuple(index for bundle in bundles for index in bundle)
     return MicroBatch(
-        tokens_BT.to(device),
-        positions_BT.to(device) if bundled else None,
-        _tree_mask(part_BT).to(device) if bundled else None,
-        torch.tensor(select, dtype=torch.long, device=device),
-        torch.tensor(targets, dtype=torch.long, device=device),
-        torch.tensor(owners, dtype=torch.long, device=device),
-        tuple(index for bundle in rows for index in bundle),
+        torch.tensor([tokens], device=device),
+        torch.cat(positions)[None].to(device),
+        Sequences(places, len(tokens), device),
+        torch.cat(select).to(device),
+        torch.tensor([token for i in order for token in batch[i].tokens], device=device),
+        torch.tensor([i for i in order for _ in batch[i].tokens], device=device),
+        order,
+        sum(batch[i].inputs * (batch[i].inputs + 1) // 2 for i in order),
     )
 
 
-def _tree_mask(part_BT: Tensor) -> Tensor:
-    """Bool [B, T, T]: a token sees itself, the prompt, and what came before it in its own completion."""
-    T = part_BT.shape[1]
-    own_BTT = part_BT[:, :, None] == part_BT[:, None, :]
-    prompt_B1T = part_BT[:, None, :] == 0
-    return (own_BTT | prompt_B1T) & torch.ones(T, T, dtype=torch.bool).tril_()
+def passes(parts: Sequence[MicroBatch]) -> tuple[int, int, int]:
+    """(tokens through the layers, query-key pairs, tokens that need the head): what FLOPs are computed from."""
+    return (
+        sum(part.tokens_BT.numel() for part in parts),
+        sum(part.pairs for part in parts),
+        sum(len(part.targets_N) for part in parts),
+    )
 
 
-def auto_micro_tokens(arch: Arch) -> int:
-    """A token budget whose stored activations take about 4 GB in float32: 256 to 8192 tokens."""
-    floats = arch.layers * (16 * arch.hidden_size + 5 * arch.intermediate_size)  # a token's share, over all layers
-    return max(256, min(8192, int(1e9 / floats)))
+def kept_numbers(arch: Arch, recompute: bool = False) -> tuple[int, int]:
+    """How many numbers a token leaves for backward: in every layer, and at the time of backward in one layer besides."""
+    attention = 2 * (arch.heads + arch.kv_heads) * arch.head_dim  # queries, keys, values, what attention gives
+    block = 4 * arch.hidden_size + attention + 2 * arch.intermediate_size  # into the norms and out of them; gate and up
+    return (arch.hidden_size, block) if recompute else (block, 0)
 
 
-def passes(batch: Sequence[Completion], bundles: Sequence[Bundle] | None = None) -> tuple[int, int, int]:
-    """(tokens through the layers, query-key pairs, tokens that need the head), padding not counted: what FLOPs are computed from."""
-    tokens = pairs = 0
-    for bundle in [(i,) for i in range(len(batch))] if bundles is None else bundles:
-        prompt = len(batch[bundle[0]].prompt)
-        tokens += _length(batch, bundle)
-        own = [len(batch[i].tokens) - 1 for i in bundle]
-        pairs += prompt * (prompt + 1) // 2 + sum(n * prompt + n * (n + 1) // 2 for n in own)
-    return tokens, pairs, sum(len(one.tokens) for one in batch)
+def auto_micro_tokens(arch: Arch, device: torch.device, recompute: bool = False) -> int:
+    """A token budget, 256 to 8192, whose activations in float32 take about 2 GB; on a GPU a quarter of its memory, and up to 65536."""
+    every, one = kept_numbers(arch, recompute)
+    numbers = arch.layers * every + one + (0 if recompute else arch.vocab_size)
+    on_gpu = device.type == "cuda"
+    room = torch.cuda.get_device_properties(device).total_memory / 4 if on_gpu else 2e9
+    return max(256, min(65536 if on_gpu else 8192, int(room / 4 / numbers)))
 
 
 def draw(count: int, size: int, step: int, seed: int) -> list[int]:

@@ -10,7 +10,8 @@ instead of samples (Dr. GRPO, arXiv:2503.20783; DAPO, arXiv:2503.14476); no KL t
 pass neither forward nor backward, yet their tokens stay in the denominator (`denominator = "batch"`), so that the step shrinks as the
 task is mastered; "informative" leaves them out of it. With `quantization` samples come from an 8-bit copy of the policy, and each token's
 share is weighed by its truncated importance ratio (`losses/importance.py`). `entropy` is the mean of -log p over all sampled tokens: an
-unbiased estimate of the policy's entropy a token at the sampling temperature. `tokens` counts sampled tokens.
+unbiased estimate of the policy's entropy a token at the sampling temperature. `tokens` counts sampled tokens; FLOPs are the model's, whatever
+is computed twice to save memory.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from trilaw.core.types import Group, SamplingParams
 from trilaw.engine.engine import Engine
 from trilaw.model.llama import CausalLM
 from trilaw.training.advantages import Baseline, Scale, advantages, spread
-from trilaw.training.batch import Completion, auto_micro_tokens, micro_batches, passes, share_prompts
+from trilaw.training.batch import Completion, auto_micro_tokens, micro_batches, passes
 from trilaw.training.loop import Loop, Precision, SaveDtype, base_model, completion_logprobs, compute_dtype, task_of
 from trilaw.training.losses.importance import truncated_importance
 from trilaw.training.losses.policy_gradient import policy_gradient
@@ -81,7 +82,8 @@ class GrpoConfig(Config):
     max_batch: int = Field(default=512, gt=0)  # samples that the engine decodes side by side
     micro_tokens: int | None = Field(
         default=None, gt=0
-    )  # tokens at a time in training; by default what fits about 4 GB
+    )  # tokens at a time in training; by default what fits in about 2 GB
+    recompute: bool = False  # keep little of a block for backward, compute it again
     save_every: int = Field(default=10, gt=0)
     keep_every: int = Field(default=0, ge=0)  # steps between models that stay and can be named `stage@step`; 0: none
     log_samples_every: int = Field(default=10, gt=0)  # steps; 4 samples each into rollouts.jsonl
@@ -213,10 +215,11 @@ def learn(
     counted = samples if config.denominator == "informative" else [s for group in groups for s in group.samples]
     total = sum(len(sample.tokens) for sample in counted)
     loss = gap_sum = gap_max = 0.0
-    bundles = share_prompts(batch, model.arch)
-    for part in micro_batches(batch, config.micro_tokens or auto_micro_tokens(model.arch), model.device, bundles):
+    micro_tokens = config.micro_tokens or auto_micro_tokens(model.arch, model.device, config.recompute)
+    parts = micro_batches(batch, micro_tokens, model.device)
+    for part in parts:
         with torch.set_grad_enabled(active):
-            logprobs_N = completion_logprobs(model, part, dtype, config.temperature)
+            logprobs_N = completion_logprobs(model, part, dtype, config.temperature, recompute=config.recompute)
         reference_N = None
         if reference is not None:
             with torch.no_grad():
@@ -232,7 +235,7 @@ def learn(
         gap_N = (logprobs_N.detach() - sampled_N).abs()
         gap_sum, gap_max = gap_sum + float(gap_N.sum()), max(gap_max, float(gap_N.max()))
     norm, rate = optimizer.step(step)
-    tokens, pairs, learned = passes(batch, bundles)
+    tokens, pairs, learned = passes(parts)
     forward = model.arch.forward_flops(tokens, pairs, learned)
     flops = forward * ((3 if active else 1) + (0 if reference is None else 1))
     return Update(loss, norm, rate, gap_max, gap_sum / learned, flops)

@@ -1,18 +1,20 @@
-"""Token log-probabilities from hidden states, in float32, a chunk of tokens at a time.
+"""Token log-probabilities from hidden states, in float32, a slice of the vocabulary at a time.
 
-The logits of N tokens over a vocabulary V take 4 N V bytes (a row of 1,000 tokens over 150,000 words: 600 MB), and training keeps them
-for the backward pass. Here a chunk's logits live only while they are used: forward keeps one number a token (the log of the
-normaliser), backward computes the logits again. The head is applied in float32 even under autocast; small vocabularies fit in one chunk.
+The head is applied in float32 even under autocast. Slices keep the passes over logits within a processor's cache, and the gradient of
+each slice of the head is one product. For backward the exponentials of the logits of N tokens over a vocabulary V stay, 4 N V bytes, and
+become the gradient in place; with `recompute` they are computed again, a third more work for the head, and one number a token stays.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-CHUNK_ELEMENTS = 1 << 24  # logits held at a time: 64 MiB in float32
+SLICE = 4096  # words; of 1,000 tokens their logits take 16 MB
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -20,41 +22,61 @@ class _TokenLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, temperature: float, rows: int
+        ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, temperature: float, words: int, keep: bool
     ) -> Tensor:
-        logprobs, normalisers = [], []
+        kept, normalisers = [], []
         with torch.autocast(hidden_ND.device.type, enabled=False):
-            weight_VD = head_VD.float()
-            for hidden_nD, targets_n in zip(torch.split(hidden_ND, rows), torch.split(targets_N, rows), strict=True):
-                logits_nV = hidden_nD.float() @ weight_VD.T
-                logits_nV /= temperature
-                normalisers.append(torch.logsumexp(logits_nV, dim=-1))
-                logprobs.append(logits_nV.gather(1, targets_n[:, None])[:, 0] - normalisers[-1])
-        ctx.save_for_backward(hidden_ND, head_VD, targets_N, torch.cat(normalisers))
-        ctx.temperature, ctx.rows = temperature, rows
-        return torch.cat(logprobs)
+            scaled_ND = hidden_ND.float() / temperature
+            found_N = scaled_ND.new_empty(len(scaled_ND))
+            for first, weight_vD in _slices(head_VD, words):
+                logits_Nv = scaled_ND @ weight_vD.T
+                at_N, inside_N = _within(targets_N, first, weight_vD)
+                found_N = torch.where(inside_N, logits_Nv.gather(1, at_N[:, None])[:, 0], found_N)
+                top_N = logits_Nv.amax(dim=-1)
+                above_Nv = logits_Nv.sub_(top_N[:, None]).exp_()
+                normalisers.append(top_N + above_Nv.sum(dim=-1).log_())
+                if keep:
+                    kept.append((above_Nv, top_N))
+        normaliser_N = torch.logsumexp(torch.stack(normalisers), dim=0)
+        ctx.save_for_backward(hidden_ND, head_VD, targets_N, normaliser_N)
+        ctx.temperature, ctx.words, ctx.kept = temperature, words, kept
+        return found_N - normaliser_N
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    @once_differentiable
+    def backward(ctx: Any, slope_N: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
         hidden_ND, head_VD, targets_N, normaliser_N = ctx.saved_tensors
         wants_hidden, wants_head = ctx.needs_input_grad[:2]
-        d_hidden = torch.empty_like(hidden_ND) if wants_hidden else None
         with torch.autocast(hidden_ND.device.type, enabled=False):
-            weight_VD = head_VD.float()
-            d_head = torch.zeros_like(weight_VD) if wants_head else None
-            for start in range(0, len(hidden_ND), ctx.rows):
-                part = slice(start, start + ctx.rows)
-                hidden_nD = hidden_ND[part].float()
-                slope_n1 = gradients[0][part, None].float() / ctx.temperature
-                logits_nV = hidden_nD @ weight_VD.T
-                logits_nV /= ctx.temperature
-                d_logits_nV = logits_nV.sub_(normaliser_N[part, None]).exp_().mul_(-slope_n1)
-                d_logits_nV.scatter_add_(1, targets_N[part, None], slope_n1)
-                if d_hidden is not None:
-                    d_hidden[part] = (d_logits_nV @ weight_VD).to(d_hidden.dtype)
-                if d_head is not None:
-                    d_head.addmm_(d_logits_nV.T, hidden_nD)
-        return d_hidden, None if d_head is None else d_head.to(head_VD.dtype), None, None, None
+            scaled_ND = hidden_ND.float() / ctx.temperature
+            d_scaled_ND = torch.zeros_like(scaled_ND)
+            d_head_VD = torch.empty_like(head_VD, dtype=torch.float32) if wants_head else None
+            for first, weight_vD in _slices(head_VD, ctx.words):
+                if ctx.kept:
+                    above_Nv, top_N = ctx.kept.pop(0)
+                    d_logits_Nv = above_Nv.mul_(((top_N - normaliser_N).exp_() * -slope_N)[:, None])
+                else:
+                    logits_Nv = (scaled_ND @ weight_vD.T).sub_(normaliser_N[:, None])
+                    d_logits_Nv = logits_Nv.exp_().mul_(-slope_N[:, None])
+                at_N, inside_N = _within(targets_N, first, weight_vD)
+                d_logits_Nv.scatter_add_(1, at_N[:, None], (slope_N * inside_N)[:, None])
+                if wants_hidden:
+                    d_scaled_ND.addmm_(d_logits_Nv, weight_vD)
+                if d_head_VD is not None:
+                    torch.mm(d_logits_Nv.T, scaled_ND, out=d_head_VD[first : first + len(weight_vD)])
+        d_hidden_ND = (d_scaled_ND / ctx.temperature).to(hidden_ND.dtype) if wants_hidden else None
+        return d_hidden_ND, None if d_head_VD is None else d_head_VD.to(head_VD.dtype), None, None, None, None
+
+
+def _slices(head_VD: Tensor, words: int) -> Iterator[tuple[int, Tensor]]:
+    """(first word, float32 weights [v, D]) of each slice of the head."""
+    return ((first, head_VD[first : first + words].float()) for first in range(0, len(head_VD), words))
+
+
+def _within(targets_N: Tensor, first: int, weight_vD: Tensor) -> tuple[Tensor, Tensor]:
+    """The targets as places in a slice that begins with word `first` (some place for those of other slices), and which are of this one."""
+    at_N = targets_N - first
+    return at_N.clamp(0, len(weight_vD) - 1), (at_N >= 0) & (at_N < len(weight_vD))
 
 
 def token_logprobs(
@@ -63,14 +85,16 @@ def token_logprobs(
     targets_N: Tensor,
     *,
     temperature: float = 1.0,
-    chunk_elements: int = CHUNK_ELEMENTS,
+    recompute: bool = False,
+    words: int = SLICE,
 ) -> Tensor:
     """float32 [N]: the natural logarithm of each target's probability at `temperature`, with gradient to hidden states and head.
 
     hidden_ND: after the final norm, only at the positions wanted. head_VD: the head, or the embedding when tied. targets_N: int64.
+    recompute: keep no logits for backward. words: of the vocabulary, at a time.
     """
     if not len(hidden_ND):
         return hidden_ND.new_zeros(0, dtype=torch.float32)
-    rows = max(1, chunk_elements // head_VD.shape[0])
-    logprobs_N: Tensor = _TokenLogprobs.apply(hidden_ND, head_VD, targets_N, temperature, rows)  # type: ignore[no-untyped-call]
+    keep = torch.is_grad_enabled() and not recompute
+    logprobs_N: Tensor = _TokenLogprobs.apply(hidden_ND, head_VD, targets_N, temperature, words, keep)  # type: ignore[no-untyped-call]
     return logprobs_N

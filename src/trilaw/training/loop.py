@@ -178,10 +178,13 @@ def autocast(dtype: torch.dtype, device: torch.device) -> contextlib.AbstractCon
 
 
 def completion_logprobs(
-    model: CausalLM, part: MicroBatch, dtype: torch.dtype, temperature: float = 1.0
+    model: CausalLM, part: MicroBatch, dtype: torch.dtype, temperature: float = 1.0, *, recompute: bool = False
 ) -> torch.Tensor:
-    """[N] float32: log-probabilities of the completion tokens of a micro-batch, with gradient."""
+    """[N] float32: log-probabilities of the completion tokens of a micro-batch, with gradient.
+
+    recompute: keep little for backward (the blocks' inputs, no logits) and compute it again.
+    """
     with autocast(dtype, model.device):
-        hidden_BTD = model(part.tokens_BT, positions_BT=part.positions_BT, mask_BTS=part.mask_BTT)
-    hidden_ND = hidden_BTD.flatten(0, 1)[part.select_N]
-    return token_logprobs(hidden_ND, model.head_weight, part.targets_N, temperature=temperature)
+        hidden_BTD = model(part.tokens_BT, positions_BT=part.positions_BT, cache=part.sequences, recompute=recompute)
+    hidden_ND = hidden_BTD[0, part.select_N]
+    return token_logprobs(hidden_ND, model.head_weight, part.targets_N, temperature=temperature, recompute=recompute)

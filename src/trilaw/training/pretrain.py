@@ -2,12 +2,13 @@
 
 Every token is predicted except the first of a document, prompts too. The setting is the one that a tiny calculator model learns with:
 Muon, short warm-up, flat, then linear decay (a model is to be compared at its annealed end). Validation is on held-out documents, over all
-tokens and over those of responses. FLOPs and tokens count documents, not padding, and not validation.
+tokens and over those of responses. FLOPs and tokens count documents and not validation.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 import torch
@@ -23,12 +24,12 @@ from trilaw.model.llama import CausalLM
 from trilaw.model.precision import default_device
 from trilaw.model.registry import build
 from trilaw.model.tokenizer import HFTokenizer
+from trilaw.training.batch import Completion, auto_micro_tokens
 from trilaw.training.corpus import Corpus, open_corpus
-from trilaw.training.logprobs import token_logprobs
-from trilaw.training.loop import Loop, Precision, SaveDtype, autocast, compute_dtype
-from trilaw.training.losses.cross_entropy import cross_entropy
+from trilaw.training.loop import Loop, Precision, SaveDtype, compute_dtype
 from trilaw.training.optim import Kind, OptimizerConfig, Schedule
-from trilaw.training.packing import PackedBatch, collate, pack
+from trilaw.training.packing import Document, pack
+from trilaw.training.supervised import learn, token_nats
 
 
 class PretrainOptimizer(OptimizerConfig):
@@ -62,6 +63,8 @@ class PretrainConfig(Config):
     optimizer: PretrainOptimizer = PretrainOptimizer()
     valid_documents: int = Field(default=512, gt=0)
     evaluate_every: int = Field(default=0, ge=0)  # steps; 0: only at the end
+    micro_tokens: int | None = Field(default=None, gt=0)  # tokens at a time; by default what fits in about 2 GB
+    recompute: bool = False  # keep little of a block for backward, compute it again
     save_every: int = Field(default=200, gt=0)
     log_every: int = Field(default=10, gt=0)
     precision: Precision = "auto"
@@ -120,21 +123,28 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
     )
     model, _, optimizer = loop.open(fresh, config.optimizer)
     dtype = compute_dtype(config.precision, model)
+    micro_tokens = config.micro_tokens or auto_micro_tokens(model.arch, model.device, config.recompute)
     rows = itertools.islice(pack(corpus.train(), config.row_tokens), loop.start * config.rows_per_step, None)
+    held_out = list(corpus.valid(config.valid_documents))
     valid: dict[str, float] = {}
     for step in loop:
-        batch = collate(list(itertools.islice(rows, config.rows_per_step)), config.row_tokens, model.device)
-        if not len(batch.targets_N):
+        documents = [document for row in itertools.islice(rows, config.rows_per_step) for document in row]
+        batch = completions(documents)
+        if not batch:
             raise TaskError(
                 f"The documents of task '{config.task}' ran out at step {step}: lower tokens, or let it write more."
             )
-        loss = cross_entropy(_logprobs(model, batch, dtype), len(batch.targets_N))
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm, rate = optimizer.step(step)
+        update = learn(model, optimizer, step, batch, micro_tokens, dtype, config.recompute)
         due = step == config.steps or (config.evaluate_every > 0 and step % config.evaluate_every == 0)
-        valid = validate(model, corpus, config, dtype) if due else {}
-        work = Totals(model.arch.train_flops(batch.tokens, batch.pairs, len(batch.targets_N)), 0.0, batch.tokens)
-        loop.record(step, work, loss=loss.item(), grad_norm=norm, learning_rate=rate, **valid)
+        valid = validate(model, held_out, config.row_tokens, micro_tokens, dtype) if due else {}
+        loop.record(
+            step,
+            Totals(update.flops, 0.0, sum(len(document.tokens) for document in documents)),
+            loss=update.loss,
+            grad_norm=update.grad_norm,
+            learning_rate=update.learning_rate,
+            **valid,
+        )
     closing = {"parameters": model.arch.parameters(), **valid, **_floor(corpus, config)}
     return loop.finish(closing, f"validation loss {valid['valid_loss']:.3f} nats a token")
 
@@ -148,24 +158,18 @@ def _floor(corpus: Corpus, config: PretrainConfig) -> dict[str, float]:
     return {"valid_entropy": nats / tokens}
 
 
-def _logprobs(model: CausalLM, batch: PackedBatch, dtype: torch.dtype) -> torch.Tensor:
-    with autocast(dtype, model.device):
-        hidden_BTD = model(batch.tokens_BT, positions_BT=batch.positions_BT, mask_BTS=batch.mask_BTT)
-    return token_logprobs(hidden_BTD[batch.select_BT], model.head_weight, batch.targets_N)
+def completions(documents: Iterable[Document]) -> list[Completion]:
+    """Documents as the loss takes them: all tokens are learned from but the first."""
+    return [Completion(one.tokens[:1], one.tokens[1:]) for one in documents if len(one.tokens) > 1]
 
 
-@torch.no_grad()
-def validate(model: CausalLM, corpus: Corpus, config: PretrainConfig, dtype: torch.dtype) -> dict[str, float]:
+def validate(
+    model: CausalLM, held_out: Sequence[Document], row_tokens: int, micro_tokens: int, dtype: torch.dtype
+) -> dict[str, float]:
     """Mean loss on held-out documents in nats: `valid_loss` over all tokens, `valid_worked_loss` over those of responses, if any."""
-    rows = list(pack(corpus.valid(config.valid_documents), config.row_tokens))
-    loss = worked = 0.0
-    tokens = worked_tokens = 0
-    for start in range(0, len(rows), config.rows_per_step):
-        batch = collate(rows[start : start + config.rows_per_step], config.row_tokens, model.device)
-        nats_N = -_logprobs(model, batch, dtype)
-        loss, tokens = loss + float(nats_N.sum()), tokens + len(nats_N)
-        worked, worked_tokens = (
-            worked + float(nats_N[batch.response_N].sum()),
-            worked_tokens + int(batch.response_N.sum()),
-        )
-    return {"valid_loss": loss / tokens} | ({"valid_worked_loss": worked / worked_tokens} if worked_tokens else {})
+    documents = [one for row in pack(held_out, row_tokens) for one in row if len(one.tokens) > 1]
+    nats = token_nats(model, completions(documents), micro_tokens, dtype)
+    worked_N = torch.cat([of_one[max(one.response - 1, 0) :] for one, of_one in zip(documents, nats, strict=True)])
+    return {"valid_loss": float(torch.cat(nats).mean())} | (
+        {"valid_worked_loss": float(worked_N.mean())} if len(worked_N) else {}
+    )

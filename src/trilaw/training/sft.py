@@ -17,10 +17,10 @@ from trilaw.core.ledger import Totals
 from trilaw.core.protocols import StageContext, StageResult, TeachingTask
 from trilaw.core.seeds import derive
 from trilaw.model.llama import CausalLM
-from trilaw.training.batch import Completion, auto_micro_tokens, draw, micro_batches, passes
-from trilaw.training.loop import Loop, Precision, SaveDtype, base_model, completion_logprobs, compute_dtype, task_of
-from trilaw.training.losses.cross_entropy import cross_entropy
+from trilaw.training.batch import Completion, auto_micro_tokens, draw
+from trilaw.training.loop import Loop, Precision, SaveDtype, base_model, compute_dtype, task_of
 from trilaw.training.optim import OptimizerConfig, Schedule
+from trilaw.training.supervised import learn, token_nats
 
 
 class SftOptimizer(OptimizerConfig):
@@ -41,7 +41,8 @@ class SftConfig(Config):
     max_tokens: int = Field(default=1024, gt=0)  # of a completion; longer examples are left out and counted
     optimizer: SftOptimizer = SftOptimizer()
     evaluate_every: int = Field(default=0, ge=0)  # steps; 0: only at the end
-    micro_tokens: int | None = Field(default=None, gt=0)  # tokens at a time; by default what fits about 4 GB
+    micro_tokens: int | None = Field(default=None, gt=0)  # tokens at a time; by default what fits in about 2 GB
+    recompute: bool = False  # keep little of a block for backward, compute it again
     save_every: int = Field(default=20, gt=0)
     log_every: int = Field(default=1, gt=0)
     precision: Precision = "auto"
@@ -84,27 +85,25 @@ def run(config: SftConfig, context: StageContext) -> StageResult:
             f"stage '{context.name}': no example of task '{config.task}' fits max_tokens = {config.max_tokens}: raise it."
         )
     dtype = compute_dtype(config.precision, model)
-    micro_tokens = config.micro_tokens or auto_micro_tokens(model.arch)
+    micro_tokens = config.micro_tokens or auto_micro_tokens(model.arch, model.device, config.recompute)
     held: dict[str, float] = {}
     for step in loop:
         batch = [train[i] for i in draw(len(train), config.batch_examples, step, seed)]
-        tokens, pairs, learned = passes(batch)
-        loss = 0.0
-        for part in micro_batches(batch, micro_tokens, model.device):
-            share = cross_entropy(completion_logprobs(model, part, dtype), learned)
-            share.backward()  # type: ignore[no-untyped-call]
-            loss += share.item()
-        norm, rate = optimizer.step(step)
+        update = learn(model, optimizer, step, batch, micro_tokens, dtype, config.recompute)
         due = valid and (step == steps or (config.evaluate_every > 0 and step % config.evaluate_every == 0))
         held = {"valid_loss": validate(model, valid, micro_tokens, dtype)} if due else {}
-        work = Totals(model.arch.train_flops(tokens, pairs, learned), 0.0, tokens)
-        loop.record(step, work, loss=loss, grad_norm=norm, learning_rate=rate, **held)
-    closing = {"examples": len(train), "left_out": len(examples) - len(train) - len(valid), "loss": loss, **held}
-    return loop.finish(closing, f"{len(train)} examples, loss {loss:.3f} nats a token")
+        loop.record(
+            step,
+            Totals(update.flops, 0.0, sum(one.inputs for one in batch)),
+            loss=update.loss,
+            grad_norm=update.grad_norm,
+            learning_rate=update.learning_rate,
+            **held,
+        )
+    closing = {"examples": len(train), "left_out": len(examples) - len(train) - len(valid), "loss": update.loss, **held}
+    return loop.finish(closing, f"{len(train)} examples, loss {update.loss:.3f} nats a token")
 
 
-@torch.no_grad()
 def validate(model: CausalLM, batch: Sequence[Completion], micro_tokens: int, dtype: torch.dtype) -> float:
     """Mean nats a completion token."""
-    parts = micro_batches(batch, micro_tokens, model.device)
-    return -sum(float(completion_logprobs(model, part, dtype).sum()) for part in parts) / passes(batch)[2]
+    return float(torch.cat(token_nats(model, batch, micro_tokens, dtype)).mean())
