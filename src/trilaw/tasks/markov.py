@@ -46,7 +46,7 @@ class MarkovConfig(Config):
     exponent: float = Field(default=1.0, gt=0.5, le=4)  # below 0.5 the tail of the pieces is worth more than its head
     shift: float = Field(default=1.0, ge=0, le=100)
     spread: float = Field(default=1.5, gt=0, le=5)
-    stop: float = Field(default=0.1, gt=0, lt=1)
+    stop: float = Field(default=0.03, gt=0, lt=1)  # rarer than most words' likeliest follower, so that a greedy answer is a word
     language: int = Field(default=0, ge=0)
 
 
@@ -159,7 +159,7 @@ def _chances(config: MarkovConfig) -> Floats:
     worth_K = (np.arange(1, size + 1) + config.shift) ** -config.exponent
     worth_K *= size * config.spread / np.linalg.norm(worth_K)  # so that the mean square of an entry is spread^2
     odds_VV = (left_VK * worth_K) @ right_VK.T
-    chances_VV = np.exp(odds_VV - odds_VV.max(axis=1, keepdims=True))
+    chances_VV: Floats = np.exp(odds_VV - odds_VV.max(axis=1, keepdims=True))
     chances_VV /= chances_VV.sum(axis=1, keepdims=True)
     return chances_VV
 
