@@ -185,7 +185,11 @@ def test_an_entropy_that_cannot_be(entropy: str, losses: Path, capsys: pytest.Ca
 def test_ctrl_c_ends_a_fit(losses: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A real signal in the middle of the arithmetic."""
     monkeypatch.setattr("trilaw.laws.pretrain._falls", lambda *_: signal.raise_signal(signal.SIGINT))
-    assert call("fit", str(losses), "--bootstraps", "0") == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
+    try:
+        assert call("fit", str(losses), "--bootstraps", "0") == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr() == ("", "Stopped.\n")
 
 

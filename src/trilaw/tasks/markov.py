@@ -46,7 +46,7 @@ class MarkovConfig(Config):
     exponent: float = Field(default=1.0, gt=0.5, le=4)  # below 0.5 the tail of the pieces is worth more than its head
     shift: float = Field(default=1.0, ge=0, le=100)
     spread: float = Field(default=1.5, gt=0, le=5)
-    stop: float = Field(default=0.03, gt=0, lt=1)  # rarer than most words' likeliest follower, so that a greedy answer is a word
+    stop: float = Field(default=0.1, gt=0, lt=1)
     language: int = Field(default=0, ge=0)
 
 
