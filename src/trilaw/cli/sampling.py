@@ -38,7 +38,7 @@ Quantization = Annotated[
     str | None,
     typer.Option(
         metavar="FORMAT",
-        help="int8: multiply 8-bit integers, about twice as fast on a CPU, and a little off the model.",
+        help="int8: multiply 8-bit integers: faster on a CPU, and a little off the model.",
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""A copy of a model whose matrix products run on 8-bit integers: for sampling, about twice as fast on a CPU, and a little different.
+"""A copy of a model whose matrix products run on 8-bit integers: for sampling on a CPU, faster and a little different.
 
 W8A8, dynamic: weights are rounded once, with a scale for every output; activations as they come, with a scale for every token
 (Dettmers et al. 2022, "LLM.int8()", arXiv:2208.07339). Rotations (`rotation`, QuaRot) spread the outliers first; without them the 7 bits below

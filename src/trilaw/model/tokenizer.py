@@ -185,7 +185,7 @@ class HFTokenizer:
             for character in dict.fromkeys(text):
                 try:
                     backend.encode(character, add_special_tokens=False)
-                except Exception:
+                except Exception:  # nothing more specific, as above: this is the character that it cannot spell
                     excerpt = text if len(text) <= 40 else text[:37] + "..."
                     return f"The text {excerpt!r} cannot be encoded: {character!r} is not in this model's vocabulary; use only its words."
         return "A text cannot be encoded: it holds a word that is not in this model's vocabulary; use only its words."
