@@ -58,7 +58,7 @@ def test_validation_loss_is_that_of_plain_documents(
             tokenizer.decode(document.tokens[document.response : -1])
             == Copy().split_document("^" + tokenizer.decode(document.tokens))[1]
         )
-        logits = model.logits(model(torch.tensor([document.tokens])))[0].log_softmax(-1)
+        logits = model.logits(model(torch.tensor([document.tokens])))[0].detach().log_softmax(-1)
         each = [-float(logits[i, t]) for i, t in enumerate(document.tokens[1:])]
         nats += each
         worked += each[document.response - 1 :]

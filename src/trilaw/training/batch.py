@@ -94,26 +94,27 @@ def _length(batch: Sequence[Completion], bundle: Bundle) -> int:
 
 def _collate(batch: Sequence[Completion], bundles: Sequence[Bundle], device: torch.device | str) -> MicroBatch:
     tokens: list[int] = []
-    positions: list[Tensor] = []
-    places: list[Tensor] = []
-    select: list[Tensor] = []
+    positions: list[int] = []
+    places: list[list[int]] = []
+    select: list[int] = []
     for bundle in bundles:
         prompt = batch[bundle[0]].prompt
-        prompt_P = torch.arange(len(tokens), len(tokens) + len(prompt))
+        of_prompt = range(len(tokens), len(tokens) + len(prompt))
         tokens += prompt
-        positions.append(torch.arange(len(prompt)))
+        positions += range(len(prompt))
         for index in bundle:
             fresh = batch[index].tokens[:-1]
-            places.append(torch.cat((prompt_P, torch.arange(len(tokens), len(tokens) + len(fresh)))))
-            select.append(places[-1][len(prompt) - 1 :])  # the prompt's last state predicts the first token
+            of_fresh = range(len(tokens), len(tokens) + len(fresh))
+            places.append([*of_prompt, *of_fresh])
+            select += [of_prompt[-1], *of_fresh]  # the prompt's last state predicts the first token
             tokens += fresh
-            positions.append(torch.arange(len(prompt), len(prompt) + len(fresh)))
+            positions += range(len(prompt), len(prompt) + len(fresh))
     order = tuple(index for bundle in bundles for index in bundle)
     return MicroBatch(
         torch.tensor([tokens], device=device),
-        torch.cat(positions)[None].to(device),
+        torch.tensor([positions], device=device),
         Sequences(places, len(tokens), device),
-        torch.cat(select).to(device),
+        torch.tensor(select, device=device),
         torch.tensor([token for i in order for token in batch[i].tokens], device=device),
         torch.tensor([i for i in order for _ in batch[i].tokens], device=device),
         order,
