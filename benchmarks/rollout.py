@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--single", action="store_true", help="one stream: one prompt a round, one sample, greedy")
     parser.add_argument(
         "--weights",
-        choices=("float32", "bfloat16", "int8", "int4"),
+        choices=("float32", "bfloat16", "int8"),
         help="how Trilaw holds its weights (default: as --dtype)",
     )
     parser.add_argument("--peers", default=DEFAULT, help=f"of {', '.join(NAMES)} (default: %(default)s)")

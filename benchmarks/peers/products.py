@@ -18,6 +18,7 @@ from torch import Tensor
 
 from trilaw.model.layers import Linear
 from trilaw.model.loading import load
+from trilaw.model.thin import linear
 
 CHUNK = 2048  # rows at a time in training; more are not faster
 HEAD_CHUNK = 1024  # and at the head, whose outputs are wide
@@ -39,7 +40,7 @@ class Products:
         """Seconds of one decoding step of `rows` rows, the mean over at least `least` seconds."""
         weights = [weight for layer in self.layers for weight in layer] + [self.head]
         inputs = {weight.shape[1]: self._random(rows, weight.shape[1]) for weight in weights}
-        return self._mean(lambda: [F.linear(inputs[weight.shape[1]], weight) for weight in weights], least)
+        return self._mean(lambda: [linear(inputs[weight.shape[1]], weight) for weight in weights], least)
 
     def training(self, rows: int, least: float = 1.0) -> tuple[float, float]:
         """Seconds a token of forward and backward, (in the layers, at the head), in batches of up to `rows` tokens."""

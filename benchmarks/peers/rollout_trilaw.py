@@ -1,4 +1,4 @@
-"""Trilaw's engine on a rollout. `weights` of the job may be a format that only the engine knows (int8, int4)."""
+"""Trilaw's engine on a rollout. `weights` of the job may be a format that only the engine knows (int8)."""
 
 from __future__ import annotations
 

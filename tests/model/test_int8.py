@@ -71,7 +71,7 @@ def test_a_map_is_within_its_rounding() -> None:
     weight_OI, bias_O = torch.randn(40, 64, generator=generator), torch.randn(40, generator=generator)
     x_NI = torch.randn(9, 64, generator=generator) * torch.logspace(-3, 3, 9)[:, None]
     linear = Int8Linear(weight_OI, bias_O)
-    levels = 63 if linear.seven_bits else 127
+    levels = linear.zero - 1
     # Half a step of each factor, times the other one; a step more at the edge of the range.
     x_error = (1.0 / levels) * x_NI.abs().amax(1, keepdim=True) * weight_OI.abs().sum(1)
     weight_error = (0.5 / 127) * weight_OI.abs().amax(1) * x_NI.abs().sum(1, keepdim=True)

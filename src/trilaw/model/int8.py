@@ -5,17 +5,16 @@ W8A8, dynamic: weights are rounded once, with a scale for every output; activati
 would not do. Products accumulate in int32 without error, so a token's result does not depend on what else is in the batch. Embedding,
 norms, attention and sampling stay float32. The weights are gathered in four maps a block (q, k and v in one, gate and up in one).
 
-The kernel is FBGEMM's (`torch.ops.quantized.linear_dynamic`, which takes ONE range for all its input: rows are therefore divided by their
-largest number, and a row that holds -1 and 1 fixes the range). Without AVX512-VNNI it adds pairs of products in 16 bits, which
-overflow unless activations have 7 bits, so that is what they get there. Measured beside it, SmolLM2-135M's products on AVX2, 2 threads, tokens/s
+The kernel is FBGEMM's `linear_with_input_q_dq_qweight_dq_output_fp32`: float32 in, rounded with ONE scale for all rows, so each row is
+divided by its largest number first; float32 out. Without AVX512-VNNI it adds pairs of products in 16 bits, which overflow unless activations
+have 7 bits, so that is what they get there. Measured beside it, SmolLM2-135M's products on AVX2, 2 threads, tokens/s
 at 1 / 16 / 128 rows: float32 23 / 192 / 489, this 80 / 640 / 890, oneDNN's int8 40 / 325 / 970, `_int_mm` 22 / 23 / 23, 8-bit weights with
-bfloat16 activations (`_weight_int8pack_mm`) 71 / 233 / 282. PyTorch calls its quantized tensors deprecated; where they are gone,
-`unsupported` says so.
+bfloat16 activations (`_weight_int8pack_mm`) 71 / 233 / 282. PyTorch calls its quantized tensors deprecated; where they are gone, or on
+a processor for which FBGEMM is not made, `unsupported` says so.
 """
 
 from __future__ import annotations
 
-import platform
 import warnings
 from typing import cast
 
@@ -33,12 +32,18 @@ from trilaw.model.rotation import Rotation
 _TINY = 1e-12  # a row of zeros stays one
 
 
+def _product(unit_MI: Tensor, step: float, zero: int, packed: torch.ScriptObject) -> Tensor:
+    y_MO: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(unit_MI, step, zero, packed)
+    return y_MO
+
+
 def unsupported(device: torch.device) -> str | None:
     """Why 8-bit products cannot run there, None if they can."""
     if device.type != "cpu":
         return f"8-bit products run on CPUs only, not on {device}: leave quantization out there"
-    engine = "qnnpack" if platform.machine().lower() in ("aarch64", "arm64") else "fbgemm"
-    if not hasattr(torch.ops.quantized, "linear_dynamic") or engine not in torch.backends.quantized.supported_engines:
+    try:
+        Int8Linear(torch.ones(1, 4))(torch.ones(1, 4))
+    except (AttributeError, RuntimeError):  # no such operator, or none for this processor
         return "this build of PyTorch has no 8-bit products for this CPU: leave quantization out"
     return None
 
@@ -83,15 +88,14 @@ class Int8Linear(nn.Module):
             packed = torch.quantize_per_channel(weight_OI.contiguous(), scale_O, zero_O, 0, torch.qint8)
         self.packed = torch.ops.quantized.linear_prepack(packed, None)
         self.bias_O = bias_O
-        self.seven_bits = not torch.cpu.get_capabilities().get("avx512_vnni", False)
-        self.range_1I = torch.zeros(1, weight_OI.shape[1])
-        self.range_1I[0, 0], self.range_1I[0, -1] = -1.0, 1.0
+        bits = 8 if torch.cpu.get_capabilities().get("avx512_vnni", False) else 7
+        self.zero = 1 << (bits - 1)
+        self.step = 1 / (self.zero - 1)  # -1..1 becomes 1..2 zero - 1
 
     def forward(self, x: Tensor) -> Tensor:
         x_MI = x.reshape(-1, x.shape[-1])
         most_M1 = x_MI.abs().amax(-1, keepdim=True).clamp_min_(_TINY)
-        unit_NI = torch.cat((x_MI / most_M1, self.range_1I))
-        y_MO: Tensor = torch.ops.quantized.linear_dynamic(unit_NI, self.packed, self.seven_bits)[:-1].mul_(most_M1)
+        y_MO: Tensor = _product(x_MI / most_M1, self.step, self.zero, self.packed).mul_(most_M1)
         if self.bias_O is not None:
             y_MO += self.bias_O
         return y_MO.view(*x.shape[:-1], y_MO.shape[-1])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trilaw.core.arch import Arch
 from trilaw.model.lean import gated_down, rms_norm
+from trilaw.model.thin import linear
 
 
 class Linear(nn.Linear):
@@ -18,6 +19,9 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         pass
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight, self.bias)
 
 
 class Embedding(nn.Embedding):

@@ -8,7 +8,6 @@ part of `forward`, since training wants it on some tokens and decoding on the la
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -17,6 +16,7 @@ from trilaw.core.seeds import derive
 from trilaw.model.attention import Attention, Cache
 from trilaw.model.layers import Embedding, Linear, RMSNorm, SwiGLU
 from trilaw.model.rope import Rotary
+from trilaw.model.thin import linear
 
 
 class Block(nn.Module):
@@ -96,7 +96,7 @@ class CausalLM(nn.Module):
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """[..., V] from hidden states [..., D], in their dtype (autocast may lower it)."""
-        return F.linear(hidden_ND, self.head_weight)
+        return linear(hidden_ND, self.head_weight)
 
     @property
     def device(self) -> torch.device:

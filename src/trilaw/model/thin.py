@@ -1,0 +1,43 @@
+"""A linear map of few rows on a CPU, as decoding needs it: one product a block of the weight's rows instead of one product in all.
+
+One row's product reads the weight once, so memory bounds it. The one product of BLAS does not share that reading well among cores: measured
+with MKL on two cores that sum a vector at 26 GB/s, [1, 576] x [49152, 576]^T at 12 GB/s, and 8 rows at 4. The same weight as a batch of
+16 blocks of rows, each times the input's columns, goes at 23 GB/s and 10; a model of 135M parameters decodes one stream 1.5 times as fast.
+Gains end where the product is bound by arithmetic; `_thin` was measured on matrices from 384 x 128 to 5632 x 2048.
+
+Only the order of additions differs, so float32 results differ in the last bits.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SMALL = 384 * 128  # numbers of a weight below which the call itself counts
+LARGE = 1 << 20  # and from which on the caches do not hold it
+
+
+def linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """x W^T + b over the last dimension of x, whose gradient may be asked for."""
+    if not _thin(x, weight_OI):
+        return F.linear(x, weight_OI, bias_O)
+    outputs, inputs = weight_OI.shape
+    blocks = math.gcd(outputs, max(16, 1 << (torch.get_num_threads() - 1).bit_length()))
+    x_IM = x.reshape(-1, inputs).t()
+    y_OM = torch.bmm(weight_OI.view(blocks, -1, inputs), x_IM.expand(blocks, -1, -1)).view(outputs, -1)
+    y = y_OM.t().reshape(*x.shape[:-1], outputs)
+    return y if bias_O is None else y.add_(bias_O)
+
+
+def _thin(x: Tensor, weight_OI: Tensor) -> bool:
+    """Whether blocks pay. Not under autocast, which gives a linear map another dtype than a product of tensors."""
+    if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32 or weight_OI.dtype != x.dtype:
+        return False
+    outputs, inputs = weight_OI.shape
+    rows = x.numel() // inputs
+    if not 0 < rows <= (16 if outputs * inputs < LARGE else max(16, inputs // 4)) or outputs * inputs < SMALL:
+        return False
+    return weight_OI.is_contiguous() and not torch.is_autocast_enabled("cpu")
