@@ -170,12 +170,12 @@ def test_without_trilaw_the_file_is_written_and_the_status_is_1(
 
 
 SPENDER = """
-import json, os, subprocess, sys, time
+import json, subprocess, sys
 print("{}", flush=True)
 for line in sys.stdin:
-    code = "import time\\nblock = bytearray(%d)\\nuntil = time.process_time() + 0.5\\nwhile time.process_time() < until: pass\\ntime.sleep(60)"
-    child = subprocess.Popen([sys.executable, "-c", code % (200 << 20)])
-    while sum(map(int, open(f"/proc/{child.pid}/stat").read().rpartition(")")[2].split()[11:13])) < 50: time.sleep(0.05)
+    code = "import time\\nblock = bytearray(%d)\\nuntil = time.process_time() + 0.5\\nwhile time.process_time() < until: pass\\nprint(flush=True)\\ntime.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", code % (200 << 20)], stdout=subprocess.PIPE)
+    child.stdout.readline()
     print(json.dumps({"rate": 1.0, "child": child.pid}), flush=True)
 """
 

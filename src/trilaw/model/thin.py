@@ -18,6 +18,7 @@ from torch import Tensor
 
 SMALL = 384 * 128  # numbers of a weight below which the call itself counts
 LARGE = 1 << 20  # and from which on the caches do not hold it
+COLUMNS = 8  # rows of input up to which the weight stands on the left of the product
 
 
 def linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
@@ -26,9 +27,12 @@ def linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor
         return F.linear(x, weight_OI, bias_O)
     outputs, inputs = weight_OI.shape
     blocks = math.gcd(outputs, max(16, 1 << (torch.get_num_threads() - 1).bit_length()))
-    x_IM = x.reshape(-1, inputs).t()
-    y_OM = torch.bmm(weight_OI.view(blocks, -1, inputs), x_IM.expand(blocks, -1, -1)).view(outputs, -1)
-    y = y_OM.t().reshape(*x.shape[:-1], outputs)
+    x_MI, weight_POI = x.reshape(-1, inputs), weight_OI.view(blocks, -1, inputs)
+    if len(x_MI) <= COLUMNS:
+        y_MO = torch.bmm(weight_POI, x_MI.t().expand(blocks, -1, -1)).view(outputs, -1).t()
+    else:
+        y_MO = torch.bmm(x_MI.expand(blocks, -1, -1), weight_POI.transpose(1, 2)).transpose(0, 1)
+    y = y_MO.reshape(*x.shape[:-1], outputs).contiguous()  # what follows goes along the outputs
     return y if bias_O is None else y.add_(bias_O)
 
 
