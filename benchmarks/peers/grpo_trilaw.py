@@ -12,7 +12,9 @@ from trilaw.core.types import Message, Problem, SamplingParams, Score
 from trilaw.engine import Engine
 from trilaw.model.loading import load as load_model
 from trilaw.training.advantages import spread
-from trilaw.training.grpo import GrpoConfig, GrpoOptimizer, Quantization, learn, rewards
+from trilaw.training.grpo import rewards
+from trilaw.training.grpo_config import GrpoConfig, GrpoOptimizer, Quantization
+from trilaw.training.grpo_update import learn
 from trilaw.training.optim import Optimizer
 from trilaw.training.rollout import roll
 

@@ -18,7 +18,8 @@ from trilaw.model.int8 import unsupported
 from trilaw.model.llama import CausalLM
 from trilaw.model.tokenizer import HFTokenizer
 from trilaw.training import grpo
-from trilaw.training.grpo import GrpoConfig, learn
+from trilaw.training.grpo_config import GrpoConfig
+from trilaw.training.grpo_update import learn
 from trilaw.training.rollout import roll
 
 from .conftest import Copy, Finite

@@ -19,14 +19,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from trilaw.core.config import Config
 from trilaw.core.errors import TaskError, TrilawError
 from trilaw.core.events import EventLog
 from trilaw.core.ledger import Totals
@@ -34,73 +30,14 @@ from trilaw.core.protocols import StageContext, StageResult, Task
 from trilaw.core.seeds import derive, rng
 from trilaw.core.types import Group, SamplingParams
 from trilaw.engine.engine import Engine
-from trilaw.model.llama import CausalLM
-from trilaw.training.advantages import Baseline, Scale, advantages, spread
-from trilaw.training.batch import Completion, auto_micro_tokens, micro_batches, passes
-from trilaw.training.loop import Loop, Precision, SaveDtype, base_model, completion_logprobs, compute_dtype, task_of
-from trilaw.training.losses.importance import truncated_importance
-from trilaw.training.losses.policy_gradient import policy_gradient
-from trilaw.training.optim import Optimizer, OptimizerConfig
+from trilaw.training.advantages import spread
+from trilaw.training.grpo_config import GrpoConfig
+from trilaw.training.grpo_update import Update, learn
+from trilaw.training.loop import Loop, base_model, compute_dtype, task_of
 from trilaw.training.rollout import PassRateFilter, Problems, roll
 
 GAP_LIMIT = 0.25  # nats a token between sampler and trainer, mean: bfloat16 gives about 0.01, other weights far more
 GAP_LIMIT_INT8 = 0.5  # 8 bits give 0.05 to 0.15
-
-
-class GrpoOptimizer(OptimizerConfig):
-    learning_rate: float = Field(default=1e-6, gt=0)
-    warmup_steps: int = Field(default=5, ge=0)
-
-
-class Quantization(Config):
-    """Samples from a copy of the policy in another format, and the cap of the importance weights that make up for the difference."""
-
-    kind: Literal["int8"] = "int8"
-    cap: float = Field(default=2.0, ge=1)
-
-
-class GrpoConfig(Config):
-    base: str
-    task: str
-    split: str = "train"
-    steps: int = Field(default=100, gt=0)
-    problems: int = Field(default=32, gt=0)  # a step
-    samples: int = Field(default=16, gt=1)  # a problem
-    temperature: float = Field(default=1.0, gt=0)
-    max_tokens: int = Field(default=512, gt=0)
-    baseline: Baseline = "group_mean"
-    std: Scale = "none"
-    denominator: Literal["batch", "informative"] = "batch"
-    kl: float = Field(default=0.0, ge=0)  # weight of the pull to the base model
-    reward: Literal["task", "random"] = (
-        "task"  # random: a coin instead of the verdict, the control that should teach nothing
-    )
-    random_probability: float = Field(default=0.5, gt=0, lt=1)  # of a reward of 1 from the coin
-    filter: PassRateFilter | None = None
-    optimizer: GrpoOptimizer = GrpoOptimizer()
-    quantization: Quantization | None = None  # of the copy that samples
-    max_batch: int = Field(default=512, gt=0)  # samples that the engine decodes side by side
-    micro_tokens: int | None = Field(
-        default=None, gt=0
-    )  # tokens at a time in training; by default what fits in about 2 GB
-    recompute: bool = False  # keep little of a block for backward, compute it again
-    save_every: int = Field(default=10, gt=0)
-    keep_every: int = Field(default=0, ge=0)  # steps between models that stay and can be named `stage@step`; 0: none
-    log_samples_every: int = Field(default=10, gt=0)  # steps; 4 samples each into rollouts.jsonl
-    precision: Precision = "auto"
-    save_dtype: SaveDtype = "auto"
-
-
-@dataclass(frozen=True)
-class Update:
-    """What one optimizer step was; `gap_*` compare the log-probabilities of sampler and trainer, in nats."""
-
-    loss: float
-    grad_norm: float
-    learning_rate: float
-    gap_max: float
-    gap_mean: float
-    flops: float
 
 
 def run(config: GrpoConfig, context: StageContext) -> StageResult:
@@ -192,53 +129,6 @@ def rewards(groups: Sequence[Group], config: GrpoConfig, key: tuple[int | str, .
             for p, group in enumerate(groups)
         ]
     )
-
-
-def learn(
-    model: CausalLM,
-    optimizer: Optimizer,
-    step: int,
-    groups: Sequence[Group],
-    rewards_PG: Tensor,
-    config: GrpoConfig,
-    dtype: torch.dtype = torch.float32,
-    reference: CausalLM | None = None,
-) -> Update:
-    """One optimizer step on the groups' samples. With nothing to learn from, the first group is only compared, and nothing moves."""
-    informative_P = spread(rewards_PG) if reference is None else torch.ones(len(groups), dtype=torch.bool)
-    active = bool(informative_P.any())
-    advantages_PG = advantages(rewards_PG, baseline=config.baseline, scale=config.std)
-    chosen = torch.nonzero(informative_P).flatten().tolist() if active else [0]
-    samples = [sample for p in chosen for sample in groups[p].samples]
-    batch = [Completion(sample.prompt_tokens, sample.tokens) for sample in samples]
-    advantage_S = advantages_PG[chosen].flatten().to(model.device)
-    counted = samples if config.denominator == "informative" else [s for group in groups for s in group.samples]
-    total = sum(len(sample.tokens) for sample in counted)
-    loss = gap_sum = gap_max = 0.0
-    micro_tokens = config.micro_tokens or auto_micro_tokens(model.arch, model.device, config.recompute)
-    parts = micro_batches(batch, micro_tokens, model.device)
-    for part in parts:
-        with torch.set_grad_enabled(active):
-            logprobs_N = completion_logprobs(model, part, dtype, config.temperature, recompute=config.recompute)
-        reference_N = None
-        if reference is not None:
-            with torch.no_grad():
-                reference_N = completion_logprobs(reference, part, dtype, config.temperature)
-        sampled_N = torch.tensor([lp for i in part.order for lp in samples[i].logprobs], device=model.device)
-        if active:
-            advantage_N = advantage_S[part.owner_N]
-            if config.quantization is not None:
-                advantage_N = advantage_N * truncated_importance(logprobs_N, sampled_N, config.quantization.cap)
-            share = policy_gradient(logprobs_N, advantage_N, total, reference_N=reference_N, kl=config.kl)
-            share.backward()  # type: ignore[no-untyped-call]
-            loss += share.item()
-        gap_N = (logprobs_N.detach() - sampled_N).abs()
-        gap_sum, gap_max = gap_sum + float(gap_N.sum()), max(gap_max, float(gap_N.max()))
-    norm, rate = optimizer.step(step)
-    tokens, pairs, learned = passes(parts)
-    forward = model.arch.forward_flops(tokens, pairs, learned)
-    flops = forward * ((3 if active else 1) + (0 if reference is None else 1))
-    return Update(loss, norm, rate, gap_max, gap_sum / learned, flops)
 
 
 def measure(groups: Sequence[Group], rewards_PG: Tensor, task: Task, config: GrpoConfig) -> dict[str, float]:
