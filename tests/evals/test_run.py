@@ -49,6 +49,9 @@ def test_values_are_those_of_the_samples(task, sampler, tmp_path):
     assert result["truncated"].value == pytest.approx(sum(r["stop"] == "length" for r in stored) / 42)
     assert result["answered"].value == pytest.approx(sum(r["extracted"] is not None for r in stored) / 42)
     assert result["mean_tokens"].value == pytest.approx(sum(len(r["tokens"]) for r in stored) / 42)
+    shown = str(result).splitlines()
+    assert [line.split()[0] for line in shown] == [row.metric for row in result.evaluations]
+    assert result.problems[0] not in repr(result)  # which may be thousands
     assert result.tokens == sum(len(r["tokens"]) for r in stored)
     assert result.prompt_tokens == 42 * 3
     assert [e.metric for e in result.evaluations] == [

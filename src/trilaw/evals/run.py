@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,10 @@ class EvalResult:
     """The table of results, and what it rests on."""
 
     evaluations: tuple[Evaluation, ...]
-    problems: tuple[str, ...]  # ids
-    values: Values  # metric -> one value a problem, in the order of `problems` (for paired comparisons)
+    problems: tuple[str, ...] = field(repr=False)  # ids
+    values: Values = field(
+        repr=False
+    )  # metric -> one value a problem, in the order of `problems` (for paired comparisons)
     samples: int  # of each problem
     errors: int  # samples whose verification failed at a boundary (Score.error); they count as wrong
     totals: Totals  # completion tokens, FLOPs, wall-clock seconds over all attempts
@@ -58,6 +60,11 @@ class EvalResult:
     def __getitem__(self, metric: str) -> Estimate:
         """The estimate of a metric. Raises KeyError for one that was not measured."""
         return {row.metric: row.estimate for row in self.evaluations}[metric]
+
+    def __str__(self) -> str:
+        """A metric a line, with its interval."""
+        rows = [(row.metric, row.estimate) for row in self.evaluations]
+        return "\n".join(f"{metric:<12} {e.value:8.4g}  [{e.low:.4g}, {e.high:.4g}]" for metric, e in rows)
 
 
 def evaluate(
