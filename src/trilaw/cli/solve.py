@@ -84,7 +84,8 @@ def solve_command(
     if sample.stop == "length":
         full = usage.completion_tokens < max_tokens
         cut = ", cut off: the model's context is full" if full else f", cut off at --max-tokens {max_tokens}"
-    took = f"{ledger.count(usage.completion_tokens)} tokens in {ledger.duration(usage.seconds)}"
+    tokens = "token" if usage.completion_tokens == 1 else "tokens"
+    took = f"{ledger.count(usage.completion_tokens)} {tokens} in {ledger.duration(usage.seconds)}"
     say(f"{took}, {ledger.count(speed)} tokens/s{cut}", err=True)
 
 
