@@ -11,7 +11,7 @@ from protocol import Answer, Job, serve
 
 from trilaw.model.hf import read_arch
 
-BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0, "int4": 0.5}  # scales of groups not counted
+BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0}  # scales of groups not counted
 ELEMENTS = 1 << 28  # 1 GiB, which no cache holds
 SECONDS = 3.0  # of a round, at least
 

@@ -14,7 +14,7 @@ from trilaw.model.layers import Linear
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.sampled_from([(384, 128), (576, 576), (577, 96), (97, 1024), (4096, 256)]),  # 577 and 97 are prime: one block
+    st.sampled_from([(384, 128), (576, 576), (577, 96), (97, 1024), (4096, 256)]),  # 577 and 97 are prime
     st.sampled_from([(0,), (1,), (5,), (16,), (17,), (64,), (1, 1), (2, 3), (2, 2, 2)]),
     st.booleans(),
     st.booleans(),
@@ -42,7 +42,14 @@ def blocks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize(
     ("outputs", "inputs", "rows", "expected"),
-    [(512, 128, 1, True), (512, 128, 17, False), (64, 64, 1, False), (49152, 576, 128, True), (49152, 576, 145, False)],
+    [
+        (512, 128, 1, True),
+        (512, 128, 17, False),
+        (64, 64, 1, False),
+        (49152, 576, 128, True),
+        (49152, 576, 145, False),
+        (50257, 64, 1, False),
+    ],
 )
 def test_blocks_are_for_few_rows_of_a_weight_that_is_not_small(
     monkeypatch: pytest.MonkeyPatch, outputs: int, inputs: int, rows: int, expected: bool

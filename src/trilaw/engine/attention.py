@@ -9,8 +9,8 @@ In float32 plain matrix products and a softmax are used: on a CPU they take abou
 for long queries (128 rows, 3 x 3 heads of 64, 80 keys: 1.7 ms against 3.0 on one AVX2 core; 512 rows, 4 heads of 32, 32 keys: 1.6
 against 4.5). In 16 bits the scores must stay in float32, which the fused kernel does.
 
-Shapes: N tokens of the pass (in `_rows`: rows times key-value heads), B rows, P pieces of prompts, T tokens of the longest piece, H query heads, K key-value heads, G = H / K,
-E head size, S positions, C groups of rows, W rows of the widest group.
+Shapes: N tokens of the pass (in `_rows`: rows times key-value heads), B rows, P pieces of prompts, T tokens of the longest piece, H query
+heads, K key-value heads, G = H / K, E head size, S positions, C groups of rows, W rows of the widest group.
 """
 
 from __future__ import annotations
@@ -122,7 +122,9 @@ class Pass:
         after_BS = torch.arange(span, device=device) > place_B[:, None]
         bias_BS = torch.zeros(after_BS.shape, dtype=dtype, device=device).masked_fill_(after_BS, -torch.inf)
         self._bias_B11S = bias_BS[:, None, None]
-        self._bias_N1S = bias_BS.repeat_interleave(arch.kv_heads, 0)[:, None]  # of every row and key-value head
+        self._bias_N1S: Tensor | None = None  # of every row and key-value head, where there is nothing to merge with
+        if not parts and dtype == torch.float32:
+            self._bias_N1S = bias_BS.repeat_interleave(arch.kv_heads, 0)[:, None]
         slots = [memory.pages.slots(piece.pages)[piece.start : piece.end] for piece in pieces]
         self._slot_N = torch.cat(slots) if slots else None  # where the pieces' tokens go
         self._batches = list(_batches(pieces, self._B, memory))
@@ -158,9 +160,7 @@ class Pass:
         tail_v[self._row_B, :, self._place_B] = v_BKE
         q_BKGE = q_BHE.reshape(self._B, self._kv_heads, -1, q_BHE.shape[-1])
         k_BKSE, v_BKSE = tail_k[: self._B, :, : self._span], tail_v[: self._B, :, : self._span]
-        if (
-            not self._parts and q_BHE.dtype == torch.float32
-        ):  # nothing to merge with: few calls, which is what a lone row waits for
+        if self._bias_N1S is not None:  # in few calls, which is what a lone row waits for
             q_NGE, k_NSE, v_NSE = q_BKGE.flatten(0, 1), k_BKSE.flatten(0, 1), v_BKSE.flatten(0, 1)
             score_NGS = torch.baddbmm(self._bias_N1S, q_NGE, k_NSE.transpose(1, 2), alpha=self._scale)
             return torch.bmm(torch.softmax(score_NGS, -1), v_NSE).view(q_BHE.shape)

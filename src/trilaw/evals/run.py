@@ -36,9 +36,8 @@ class EvalResult:
 
     evaluations: tuple[Evaluation, ...]
     problems: tuple[str, ...] = field(repr=False)  # ids
-    values: Values = field(
-        repr=False
-    )  # metric -> one value a problem, in the order of `problems` (for paired comparisons)
+    # Metric -> one value a problem, in the order of `problems`, for paired comparisons.
+    values: Values = field(repr=False)
     samples: int  # of each problem
     errors: int  # samples whose verification failed at a boundary (Score.error); they count as wrong
     totals: Totals  # completion tokens, FLOPs, wall-clock seconds over all attempts

@@ -8,7 +8,7 @@ norms, attention and sampling stay float32. The weights are gathered in four map
 The kernel is FBGEMM's `linear_with_input_q_dq_qweight_dq_output_fp32`: float32 in, rounded with ONE scale for all rows, so each row is
 divided by its largest number first; float32 out. Without AVX512-VNNI it adds pairs of products in 16 bits, which overflow unless activations
 have 7 bits, so that is what they get there. Measured beside it, SmolLM2-135M's products on AVX2, 2 threads, tokens/s
-at 1 / 16 / 128 rows: float32 23 / 192 / 489, this 80 / 640 / 890, oneDNN's int8 40 / 325 / 970, `_int_mm` 22 / 23 / 23, 8-bit weights with
+at 1 / 16 / 128 rows: float32 23 / 192 / 489, this kernel, finding its scale itself, 80 / 640 / 890, oneDNN's int8 40 / 325 / 970, `_int_mm` 22 / 23 / 23, 8-bit weights with
 bfloat16 activations (`_weight_int8pack_mm`) 71 / 233 / 282. PyTorch calls its quantized tensors deprecated; where they are gone, or on
 a processor for which FBGEMM is not made, `unsupported` says so.
 """

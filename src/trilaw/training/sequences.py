@@ -50,9 +50,10 @@ class Sequences:
         # Sequences of one length, one after the other, lie as they are needed.
         self._plain = len(self._shapes) == 1 and source == list(range(tokens))
         self._source_P, self._home_T = torch.tensor(source, device=device), torch.tensor(home, device=device)
-        taken_P = torch.ones(len(source), dtype=torch.bool, device=device)
-        taken_P[self._home_T] = False
-        self._rest = taken_P.nonzero()[:, 0]  # gathered tokens whose output nobody takes: shared ones and padding
+        rest = [at for at, place in enumerate(source) if home[place] != at]
+        self._rest = torch.tensor(
+            rest, dtype=torch.long, device=device
+        )  # whose output nobody takes: shared ones and padding
 
     def attend(self, layer: int, q_BTHE: Tensor, k_BTKE: Tensor, v_BTKE: Tensor) -> Tensor:
         """[1, T, H, E] from one row's projections."""
