@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trilaw.core.arch import Arch
-from trilaw.engine.attention import Pass, Piece, _width, attend, merge, plan
+from trilaw.engine import native_rows
+from trilaw.engine.attention import Pass, Piece, Rows
 from trilaw.engine.memory import Memory
 from trilaw.engine.pages import PAGE, Node
+from trilaw.engine.torch_rows import TorchRows, _width, attend, merge, plan
 
 CPU = torch.device("cpu")
 
@@ -43,7 +45,7 @@ def test_two_halves_merge_into_the_whole(dtype: torch.dtype) -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_rows_and_pieces_against_plain_attention(data: st.DataObject) -> None:
-    K, G, E = data.draw(st.sampled_from([(1, 4, 8), (2, 2, 8), (3, 1, 4)]))
+    K, G, E = data.draw(st.sampled_from([(1, 4, 8), (2, 2, 8), (3, 1, 4), (2, 3, 16), (1, 9, 64)]))
     arch = Arch(16, 8, 8, layers=1, heads=K * G, kv_heads=K, head_dim=E, max_positions=4000)
     memory = Memory(arch, torch.float32, CPU, 40_000 * arch.kv_bytes_per_token(4))
     pool, tails = memory.pages, memory.tails
@@ -67,7 +69,12 @@ def test_rows_and_pieces_against_plain_attention(data: st.DataObject) -> None:
         stored.copy_(torch.randn(stored.shape, generator=generator))
     N = B + sum(p.end - p.start for p in pieces)
     q, k, v = (torch.randn(1, N, n, E, generator=generator) for n in (K * G, K, K))
-    cache = Pass(arch, memory, plan(chains, memory, CPU, torch.float32), places, int(places.max()) + 1, pieces)
+    rows: Rows
+    if native_rows.supported(arch, memory):
+        rows = native_rows.NativeRows(arch, memory, native_rows.plan(chains), places.numpy())
+    else:
+        rows = TorchRows(arch, memory, plan(chains, memory, CPU, torch.float32), places, int(places.max()) + 1)
+    cache = Pass(arch, memory, rows, B, pieces)
     y = cache.attend(0, q, k, v)[0]
     assert y.shape == (N, K * G, E)
     for row, nodes in enumerate(chains):

@@ -443,8 +443,8 @@ def test_an_8_bit_sample_does_not_depend_on_its_batch(tiny_arch: Arch, pieces: A
     for request, sample in list(zip(orders(), together, strict=True))[::4]:
         (alone,) = collect(Engine(model, pieces(), quantization="int8"), [request])
         assert alone.tokens == sample.tokens
-        # Attention's rounding may move a number over the edge of a step.
-        assert alone.logprobs == pytest.approx(sample.logprobs, abs=0.02)
+        # Attention rounds differently (to bfloat16, where there is a library), which may move a number over the edge of a step.
+        assert alone.logprobs == pytest.approx(sample.logprobs, abs=0.05)
 
 
 def test_contradicting_number_formats_are_refused(tiny_model: CausalLM, pieces: Any) -> None:

@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from trilaw.core.arch import Arch
 from trilaw.core.errors import ModelError
 from trilaw.model import int8
-from trilaw.model.int8 import Int8Linear, Int8LM, unsupported
+from trilaw.model.attention import attend_within
+from trilaw.model.decoding import DecodingLM, Map
+from trilaw.model.int8 import Int8Linear, prepare, unsupported
 from trilaw.model.llama import CausalLM
 from trilaw.model.registry import build
+from trilaw.model.rotation import Rotation
 
 if reason := unsupported(torch.device("cpu")):
     pytest.skip(reason, allow_module_level=True)
@@ -31,15 +34,24 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-class FloatLinear(nn.Module):
-    """Int8Linear without the rounding."""
+class Within:
+    """A cache that holds nothing: every token sees those before it in this pass."""
 
-    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None) -> None:
-        super().__init__()
-        self.weight_OI, self.bias_O = weight_OI, bias_O
+    def attend(self, layer: int, q_BTHE: Tensor, k_BTKE: Tensor, v_BTKE: Tensor) -> Tensor:
+        return attend_within(q_BTHE, k_BTKE, v_BTKE)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight_OI, self.bias_O)
+
+def logits(model: DecodingLM, tokens_BT: Tensor) -> Tensor:
+    positions_1T = torch.arange(tokens_BT.shape[1])[None]
+    return torch.stack(
+        [model.logits(model(row[None], positions_BT=positions_1T, cache=Within())[0]) for row in tokens_BT]
+    )
+
+
+def float_linear(weight_OI: Tensor, bias_O: Tensor | None = None, *, logits: bool = False, rotate: bool = False) -> Map:
+    """int8.linear without the rounding."""
+    inner = Rotation(weight_OI.shape[1], within_blocks=True)
+    return lambda x: F.linear(inner(x) if rotate else x, weight_OI, bias_O)
 
 
 def random_model(arch: Arch) -> CausalLM:
@@ -59,10 +71,11 @@ def test_rotations_and_folded_norms_change_nothing(
     settings: dict[str, Any] = {"hidden_size": 96, "intermediate_size": 160, **VARIANTS[variant]}
     model = random_model(replace(tiny_arch, **settings))
     tokens_BT = torch.randint(2, 64, (3, 21), generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(int8, "Int8Linear", FloatLinear)
-    copy = Int8LM(model)
+    monkeypatch.setattr(int8, "linear", float_linear)
+    copy = prepare(model)
+    copy.dtype = torch.float32
     with torch.inference_mode():
-        expected, found = (m.logits(m(tokens_BT)) for m in (model, copy))
+        expected, found = model.logits(model(tokens_BT)), logits(copy, tokens_BT)
     assert torch.allclose(expected, found, atol=2e-4 * float(expected.abs().max()))
 
 
@@ -110,7 +123,8 @@ def test_the_copy_predicts_nearly_the_same(tiny_arch: Arch) -> None:
     model = build(replace(tiny_arch, tied=True, hidden_size=128, intermediate_size=256, head_dim=32), seed=1).eval()
     tokens_BT = torch.randint(2, 64, (4, 32), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        expected, found = (torch.log_softmax(m.logits(m(tokens_BT)), -1) for m in (model, Int8LM(model)))
+        expected = torch.log_softmax(model.logits(model(tokens_BT)), -1)
+        found = torch.log_softmax(logits(prepare(model), tokens_BT), -1)
     divergence = float((expected.exp() * (expected - found)).sum(-1).mean())
     assert 0 < divergence < 0.05
 
@@ -119,4 +133,4 @@ def test_a_device_without_the_kernel_is_refused(tiny_model: CausalLM, monkeypatc
     assert "CPUs only" in (unsupported(torch.device("cuda")) or "")
     monkeypatch.setattr(int8, "unsupported", lambda device: "no kernel here")
     with pytest.raises(ModelError, match="no kernel here"):
-        Int8LM(tiny_model)
+        prepare(tiny_model)

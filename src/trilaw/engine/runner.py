@@ -17,14 +17,18 @@ from torch import Tensor
 
 from trilaw.core.arch import Arch
 from trilaw.core.errors import ModelError
-from trilaw.engine.attention import Pass, Piece, Prefixes, plan
+from trilaw.engine import native_rows, torch_rows
+from trilaw.engine.attention import Pass, Piece
+from trilaw.engine.attention import Rows as Attend
 from trilaw.engine.memory import Memory
 from trilaw.engine.pages import PAGE, Node
 from trilaw.engine.rows import Rows
 from trilaw.engine.sequence import Prompt
 from trilaw.engine.sequence import Sequence as Order
-from trilaw.model.int8 import Int8LM
+from trilaw.model import decoding, int8
+from trilaw.model.decoding import DecodingLM
 from trilaw.model.llama import CausalLM
+from trilaw.model.native.ops import Blocks
 from trilaw.model.registry import empty
 
 QUANTIZATIONS = ("int8",)
@@ -39,13 +43,15 @@ class Runner:
         self.arch = model.arch
         self.device = model.device
         self.quantization = quantization
-        self.dtype = torch.float32 if quantization else dtype or model.dtype
+        self.dtype = dtype or model.dtype
         self._own: CausalLM | None = None  # a copy in another dtype, where one is held
         self.model = self._take(model)
+        self.dtype = self.model.dtype  # a quantized model has its own
         self.memory = Memory(self.arch, self.dtype, self.device, max_kv_bytes)
         self._pages = self.memory.pages
-        self._parts: list[Prefixes] = []
-        self._planned = (-1, -1)  # the changes of rows and of pages that `_parts` stands for
+        self._native = native_rows.supported(self.arch, self.memory)
+        self._shared: list[torch_rows.Prefixes] | Blocks = []
+        self._planned = (-1, -1)  # the changes of rows and of pages that `_shared` stands for
 
     def load(self, model: CausalLM) -> None:
         """Use these weights, and forget all that was computed with the old ones. No row may be running.
@@ -97,10 +103,7 @@ class Runner:
             tokens_N = torch.cat((tokens_N, torch.tensor(read, device=self.device)))
             spans = [torch.arange(piece.start, piece.end, device=self.device) for piece in pieces]
             positions_N = torch.cat((positions_N, *spans))
-        places = rows.places()
-        cache = Pass(
-            self.arch, self.memory, self._plan(rows), self._tensor(places), int(places.max(initial=-1)) + 1, pieces
-        )
+        cache = Pass(self.arch, self.memory, self._attend(rows), B, pieces)
         hidden_ND = self.model(tokens_N[None], positions_BT=positions_N[None], cache=cache)[0]
         self._read(reading, hidden_ND[B:])
         return self.model.logits(hidden_ND[:B])
@@ -176,19 +179,29 @@ class Runner:
         """Rows, positions and longest tail to come, as `Memory.arrange` takes them."""
         return len(rows), int(rows.places().max(initial=-1 if len(rows) == 0 else 0)) + 1, rows.longest
 
-    def _plan(self, rows: Rows) -> list[Prefixes]:
-        if self._planned != (rows.changes, self._pages.changes):
-            self._planned = (rows.changes, self._pages.changes)
-            self._parts = plan([order.nodes for order in rows.sequences], self.memory, self.device, self.dtype)
-        return self._parts
+    def _attend(self, rows: Rows) -> Attend:
+        """The rows' attention in this pass; who shares what is worked out when rows or pages have changed."""
+        places, chains = rows.places(), [order.nodes for order in rows.sequences]
+        fresh = self._planned != (rows.changes, self._pages.changes)
+        self._planned = (rows.changes, self._pages.changes)
+        if self._native:
+            if fresh or not isinstance(self._shared, Blocks):
+                self._shared = native_rows.plan(chains)
+            return native_rows.NativeRows(self.arch, self.memory, self._shared, places)
+        if fresh or isinstance(self._shared, Blocks):
+            self._shared = torch_rows.plan(chains, self.memory, self.device, self.dtype)
+        span = int(places.max(initial=-1)) + 1
+        return torch_rows.TorchRows(self.arch, self.memory, self._shared, self._tensor(places), span)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
 
-    def _take(self, model: CausalLM) -> CausalLM:
-        """The model to sample from: this one, or the engine's own copy, set to its weights."""
+    def _take(self, model: CausalLM) -> CausalLM | DecodingLM:
+        """The model to sample from: this one, or the engine's own form of it."""
         if self.quantization:
-            return Int8LM(model)
+            return int8.prepare(model)
+        if decoding.supported(self.arch, self.device, self.dtype):
+            return decoding.prepare(model, self.dtype)
         if model.dtype == self.dtype:
             return model
         if self._own is None:

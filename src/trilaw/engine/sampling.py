@@ -3,7 +3,8 @@
 Filters act in that order, each on what the one before left. Top-k keeps the k likeliest tokens; top-p (nucleus; Holtzman et al.
 2020) the fewest likeliest tokens that hold at least p of what is left; min-p (Nguyen et al. 2024) the tokens at least min_p times as
 likely as the likeliest. Equal probabilities count as ordered by token id. A row's token depends on its own logits, parameters and
-`u` alone, never on its neighbours: filters touch only the rows that use them, and the draw walks the vocabulary in id order.
+`u` alone, never on its neighbours: filters touch only the rows that use them, and the draw walks the vocabulary in id order. On a CPU
+with a C library (`model/native/sample.c`) rows without a filter are drawn there, by the same sums, in two passes over the logits.
 
 Accuracy: logits are taken to fp32. A plain fp32 running sum over 49,152 tokens would misplace each boundary by up to 2**-25 and
 starve tokens below 6e-8; so the sum runs in fp64 over blocks of 128 tokens first, then over the tokens of the block that was hit.
@@ -15,12 +16,13 @@ Shapes: B rows, V vocabulary, F rows that filter, C candidates (the likeliest to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from trilaw.core.types import SamplingParams
+from trilaw.model.native import ops
 
 _BLOCK = 128
 _CANDIDATES = 1024
@@ -63,6 +65,18 @@ class RowParams:
             ),
         )
 
+    def filtering(self) -> RowParams:
+        """Of the rows alone that use a filter, as far as drawing needs them."""
+        rows = self.filtered_F
+        if rows is None:
+            raise ValueError("no row uses a filter")
+        return replace(
+            self,
+            temperature_B1=None if self.temperature_B1 is None else self.temperature_B1[rows],
+            greedy_B=None if self.greedy_B is None else self.greedy_B[rows],
+            filtered_F=torch.arange(len(rows), device=rows.device),
+        )
+
     def stops(self, token_B: Tensor) -> Tensor:
         """Bool [B]: whether the token ends its row."""
         return (token_B[:, None] == self.stop_BM).any(-1)
@@ -74,6 +88,17 @@ def draw(logits_BV: Tensor, params: RowParams, u_B: Tensor) -> tuple[Tensor, Ten
     `u_B`: float64 in [0, 1), on the device of the logits. Greedy rows ignore theirs and get the log-probability of the plain softmax.
     Returns int64 [B] and float32 [B]; NaN log-probabilities where the logits of a row hold NaN or +inf.
     """
+    if logits_BV.device.type != "cpu" or ops.functions() is None:
+        return _draw(logits_BV, params, u_B)
+    token_B, logprob_B = ops.draw(logits_BV, params.temperature_B1, u_B, params.greedy_B)
+    if params.filtered_F is not None:
+        rows = params.filtered_F
+        token_B[rows], logprob_B[rows] = _draw(logits_BV[rows], params.filtering(), u_B[rows])
+    return token_B, logprob_B
+
+
+def _draw(logits_BV: Tensor, params: RowParams, u_B: Tensor) -> tuple[Tensor, Tensor]:
+    """The same by PyTorch's operators, with filters."""
     logits_BV = logits_BV.float()
     if params.temperature_B1 is not None:  # the maximum goes first: a very cold row must not overflow
         logits_BV = (logits_BV - logits_BV.amax(-1, keepdim=True)) / params.temperature_B1

@@ -19,15 +19,14 @@ import warnings
 from typing import cast
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from trilaw.core.arch import Arch
 from trilaw.core.errors import ModelError
-from trilaw.model.attention import Attention
-from trilaw.model.layers import RMSNorm, SwiGLU
-from trilaw.model.llama import Block, CausalLM, Decoder
-from trilaw.model.rotation import Rotation
+from trilaw.model.decoding import DecodingLM, Gathered, Layer, Map
+from trilaw.model.llama import Block, CausalLM
+from trilaw.model.native import ops
+from trilaw.model.rotation import BLOCK, Rotation
 
 _TINY = 1e-12  # a row of zeros stays one
 
@@ -48,39 +47,28 @@ def unsupported(device: torch.device) -> str | None:
     return None
 
 
-class Int8LM(CausalLM):
-    """Meets what the engine asks of a CausalLM. It has no gradients, no state to save, and it does not follow its source."""
-
-    def __init__(self, source: CausalLM) -> None:
-        """Raises ModelError where the device has no such kernel."""
-        if reason := unsupported(source.device):
-            raise ModelError(f"{reason}.")
-        nn.Module.__init__(self)
-        arch, stream = source.arch, Rotation(source.arch.hidden_size)
-        self.arch, self.rotary = arch, source.rotary
-        with torch.no_grad(), torch.device("meta"):
-            self.model = Decoder(arch)
-        with torch.no_grad():
-            self.model.embed_tokens.weight = nn.Parameter(stream(source.model.embed_tokens.weight.float()))
-            self.model.layers = nn.ModuleList(_block(cast(Block, block), arch, stream) for block in source.model.layers)
-            self.model.norm = _plain_norm(arch)
-            self.head = Int8Linear(stream(source.head_weight.float() * source.model.norm.weight.float()))
-        self.requires_grad_(False).eval()
-
-    @property
-    def head_weight(self) -> Tensor:
-        raise NotImplementedError("an 8-bit model has no head in float: ask for `logits`")
-
-    def logits(self, hidden_ND: Tensor) -> Tensor:
-        logits_NV: Tensor = self.head(hidden_ND)
-        return logits_NV
+@torch.no_grad()
+def prepare(source: CausalLM) -> DecodingLM:
+    """A copy of `source` in 8 bits. Raises ModelError where the device has no such kernel."""
+    if reason := unsupported(source.device):
+        raise ModelError(f"{reason}.")
+    stream = Rotation(source.arch.hidden_size)
+    ones_D = torch.ones(source.arch.hidden_size)  # weights of norms are folded into the maps that follow
+    return DecodingLM(
+        source.arch,
+        source.rotary,
+        torch.bfloat16 if ops.multiplies_bytes(ops.functions()) else torch.float32,
+        stream(source.model.embed_tokens.weight.float()),
+        [_layer(cast(Block, block), source.arch, stream, ones_D) for block in source.model.layers],
+        ones_D,
+        linear(stream(source.head_weight.float() * source.model.norm.weight.float()), logits=True),
+    )
 
 
-class Int8Linear(nn.Module):
+class Int8Linear:
     """x W^T + b, both rounded to integers; float32 in and out."""
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None) -> None:
-        super().__init__()
         scale_O = weight_OI.abs().amax(1).double().clamp_min(_TINY) / 127
         zero_O = torch.zeros(len(weight_OI), dtype=torch.int64)
         with warnings.catch_warnings():  # that quantized tensors are deprecated: see the file's head
@@ -92,71 +80,52 @@ class Int8Linear(nn.Module):
         self.zero = 1 << (bits - 1)
         self.step = 1 / (self.zero - 1)  # -1..1 becomes 1..2 zero - 1
 
-    def forward(self, x: Tensor) -> Tensor:
-        x_MI = x.reshape(-1, x.shape[-1])
-        most_M1 = x_MI.abs().amax(-1, keepdim=True).clamp_min_(_TINY)
-        y_MO: Tensor = _product(x_MI / most_M1, self.step, self.zero, self.packed).mul_(most_M1)
-        if self.bias_O is not None:
-            y_MO += self.bias_O
-        return y_MO.view(*x.shape[:-1], y_MO.shape[-1])
+    def __call__(self, x_NI: Tensor) -> Tensor:
+        most_N1 = x_NI.abs().amax(-1, keepdim=True).clamp_min_(_TINY)
+        y_NO: Tensor = _product(x_NI / most_N1, self.step, self.zero, self.packed).mul_(most_N1)
+        return y_NO if self.bias_O is None else y_NO.add_(self.bias_O)
 
 
-class _Attention(Attention):
-    """Queries, keys and values by one product."""
-
-    def __init__(self, source: Attention, norm_D: Tensor, arch: Arch, stream: Rotation) -> None:
-        with torch.device("meta"):
-            super().__init__(arch, source.layer)
-        del self.q_proj, self.k_proj, self.v_proj
-        head = Rotation(arch.head_dim)
-        value_OD, value_O = source.v_proj.weight.float(), source.v_proj.bias
-        rotated_OD = head(value_OD.view(-1, arch.head_dim, value_OD.shape[1]).transpose(1, 2)).transpose(1, 2)
-        maps = [source.q_proj.weight.float(), source.k_proj.weight.float(), rotated_OD.reshape(value_OD.shape)]
-        bias_O = None
-        if value_O is not None:
-            rotated_O = head(value_O.float().view(-1, arch.head_dim)).flatten()
-            bias_O = torch.cat((source.q_proj.bias.float(), source.k_proj.bias.float(), rotated_O))
-        self.qkv_proj = Int8Linear(stream(torch.cat(maps) * norm_D), bias_O)
-        out_DO = source.o_proj.weight.float()
-        out_DO = head(out_DO.view(len(out_DO), -1, arch.head_dim)).view(out_DO.shape)
-        self.o_proj = Int8Linear(stream.rows(out_DO), _rotated(source.o_proj.bias, stream))  # type: ignore[assignment]
-
-    def project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        v_size = self.kv_heads * self.head_dim
-        qkv_BTO = self.qkv_proj(x_BTD)
-        return qkv_BTO[..., :-v_size], qkv_BTO[..., -v_size:]
+def linear(weight_OI: Tensor, bias_O: Tensor | None = None, *, logits: bool = False, rotate: bool = False) -> Map:
+    """The better of the two kernels. rotate: each 64 inputs go through a Hadamard transform first."""
+    native = ops.multiplies_bytes(ops.functions())
+    if native and not (rotate and weight_OI.shape[1] % BLOCK):
+        dtype = torch.float32 if logits else torch.bfloat16
+        return ops.Bytes(weight_OI, bias_O, dtype, rotate=rotate)
+    plain = Int8Linear(weight_OI, bias_O)
+    inner = Rotation(weight_OI.shape[1], within_blocks=True)
+    if native:
+        return lambda x_NI: plain(inner(x_NI.float()) if rotate else x_NI.float()).to(x_NI.dtype)
+    return (lambda x_NI: plain(inner(x_NI))) if rotate else plain
 
 
-class _SwiGLU(nn.Module):
-    """Gate and up by one product; what enters the last map is rotated."""
+def _layer(block: Block, arch: Arch, stream: Rotation, ones_D: Tensor) -> Layer:
+    attention, mlp = block.self_attn, block.mlp
+    head, inner = Rotation(arch.head_dim), Rotation(arch.intermediate_size, within_blocks=True)
 
-    def __init__(self, source: SwiGLU, norm_D: Tensor, stream: Rotation) -> None:
-        super().__init__()
-        gate, up, down = source.gate_proj, source.up_proj, source.down_proj
-        both_ID = torch.cat((gate.weight.float(), up.weight.float())) * norm_D
-        bias_I = None if gate.bias is None else torch.cat((gate.bias.float(), up.bias.float()))
-        self.inner = Rotation(down.weight.shape[1], within_blocks=True)
-        self.gate_up_proj = Int8Linear(stream(both_ID), bias_I)
-        self.down_proj = Int8Linear(self.inner(stream.rows(down.weight.float())), _rotated(down.bias, stream))
+    value_OD, value_O = attention.v_proj.weight.float(), attention.v_proj.bias
+    rotated_OD = head(value_OD.view(-1, arch.head_dim, value_OD.shape[1]).transpose(1, 2)).transpose(1, 2)
+    maps = [attention.q_proj.weight.float(), attention.k_proj.weight.float(), rotated_OD.reshape(value_OD.shape)]
+    bias_O = None
+    if value_O is not None:
+        rotated_O = head(value_O.float().view(-1, arch.head_dim)).flatten()
+        bias_O = torch.cat((attention.q_proj.bias.float(), attention.k_proj.bias.float(), rotated_O))
+    qkv_OD = torch.cat(maps) * block.input_layernorm.weight.float()
+    out_DO = attention.o_proj.weight.float()
+    out_DO = head(out_DO.view(len(out_DO), -1, arch.head_dim)).view(out_DO.shape)
 
-    def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up_proj(x).chunk(2, -1)
-        y: Tensor = self.down_proj(self.inner(F.silu(gate) * up))
-        return y
-
-
-def _block(source: Block, arch: Arch, stream: Rotation) -> Block:
-    with torch.device("meta"):
-        block = Block(arch, source.self_attn.layer)
-    block.input_layernorm, block.post_attention_layernorm = _plain_norm(arch), _plain_norm(arch)
-    block.self_attn = _Attention(source.self_attn, source.input_layernorm.weight.float(), arch, stream)
-    block.mlp = _SwiGLU(source.mlp, source.post_attention_layernorm.weight.float(), stream)  # type: ignore[assignment]
-    return block
-
-
-def _plain_norm(arch: Arch) -> RMSNorm:
-    """Its weights are folded into what follows."""
-    return RMSNorm(arch.hidden_size, arch.norm_eps)
+    gate_up_ID = torch.cat((mlp.gate_proj.weight.float(), mlp.up_proj.weight.float()))
+    gate_up_ID = gate_up_ID * block.post_attention_layernorm.weight.float()
+    bias_I = None if mlp.gate_proj.bias is None else torch.cat((mlp.gate_proj.bias, mlp.up_proj.bias)).float()
+    down_DI = inner(stream.rows(mlp.down_proj.weight.float()))
+    return Layer(
+        ones_D,
+        Gathered(linear(stream(qkv_OD), bias_O), [len(weight) for weight in maps]),
+        linear(stream.rows(out_DO), _rotated(attention.o_proj.bias, stream)),
+        ones_D,
+        Gathered(linear(stream(gate_up_ID), bias_I), [arch.intermediate_size] * 2),
+        linear(down_DI, _rotated(mlp.down_proj.bias, stream), rotate=True),
+    )
 
 
 def _rotated(bias_D: Tensor | None, stream: Rotation) -> Tensor | None:

@@ -65,6 +65,13 @@ class Rotary:
 
     def __call__(self, positions_BT: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """cos and signed sin, each [B, T, 1, E] in `dtype`, for `rotate`. B may be 1 for positions that all rows share."""
+        cos_BTF, sin_BTF = self.halves(positions_BT)
+        cos_BT1E = torch.cat((cos_BTF, cos_BTF), dim=-1)[:, :, None].to(dtype)
+        sin_BT1E = torch.cat((-sin_BTF, sin_BTF), dim=-1)[:, :, None].to(dtype)
+        return cos_BT1E, sin_BT1E
+
+    def halves(self, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin of every pair's angle, float32 [B, T, F], F = E / 2."""
         if self._frequencies_F.device != positions_BT.device:
             self._frequencies_F = self._frequencies_F.to(positions_BT.device)
         frequencies = self._frequencies_F
@@ -74,9 +81,7 @@ class Rotary:
         cos_BTF, sin_BTF = angles_BTF.cos(), angles_BTF.sin()
         if self.attention_factor != 1.0:
             cos_BTF, sin_BTF = cos_BTF * self.attention_factor, sin_BTF * self.attention_factor
-        cos_BT1E = torch.cat((cos_BTF, cos_BTF), dim=-1)[:, :, None].to(dtype)
-        sin_BT1E = torch.cat((-sin_BTF, sin_BTF), dim=-1)[:, :, None].to(dtype)
-        return cos_BT1E, sin_BT1E
+        return cos_BTF, sin_BTF
 
     def _frequencies(self, theta: float) -> Tensor:
         exponent_F = (

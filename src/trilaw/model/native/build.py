@@ -1,0 +1,117 @@
+"""Compile the C files of this folder with the machine's own C compiler, once, and load them.
+
+Why C: between two matrix products of a decoding step PyTorch's operators take a call and a pass over memory for every addition, and its
+attention is made for long queries; together they cost as much time as the products. Why at first use: wheels stay pure Python, and the
+compiler can use all that this very processor has. Without a compiler, without OpenMP, or with TRILAW_NATIVE=0 in the environment, `library`
+gives None and PyTorch's operators do the work.
+
+The result lies in the user's cache, under a name made from the sources, the compiler and the processor, so that neither an update nor a home
+folder shared by several machines ever loads what was made for something else.
+
+OpenMP: the code is linked against no OpenMP library, so that its calls find the one that PyTorch has loaded. A second one would bring
+threads of its own, and those of the first, which spin for a while after each of PyTorch's operators, would keep the cores from them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import torch
+
+from trilaw.model.sources import cache_folder
+
+SOURCES = ("vector.h", "rows.c", "attention.c", "sample.c", "int8.c")
+FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
+_SECONDS = 120  # a compiler that takes longer is given up
+
+
+class _Unbuilt(Exception):
+    """Why there is no library, one sentence."""
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The functions, compiled if need be (about two seconds, once); None where they cannot be had."""
+    return _library()[0]
+
+
+def why_not() -> str | None:
+    """Why there is no library, one sentence; None if there is one."""
+    return _library()[1]
+
+
+@cache
+def _library() -> tuple[ctypes.CDLL | None, str | None]:
+    try:
+        return _load(), None
+    except _Unbuilt as reason:
+        return None, str(reason)
+
+
+def _load() -> ctypes.CDLL:
+    if os.environ.get("TRILAW_NATIVE", "1") == "0":
+        raise _Unbuilt("TRILAW_NATIVE is 0 in the environment.")
+    if platform.system() != "Linux":
+        raise _Unbuilt("The C functions are built on Linux only.")
+    if "OpenMP" not in torch.__config__.parallel_info():
+        raise _Unbuilt("This build of PyTorch has no OpenMP.")
+    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC") or "cc", "gcc"))), None)
+    if compiler is None:
+        raise _Unbuilt("There is no C compiler (cc or gcc) on this machine.")
+    sources = {name: resources.files(__package__).joinpath(name).read_bytes() for name in SOURCES}
+    about = [_run([compiler, "--version"]), platform.machine(), _processor(), *FLAGS, torch.__version__]
+    digest = hashlib.sha256("\n".join(about).encode() + b"".join(sources.values())).hexdigest()[:20]
+    built = cache_folder() / "native" / f"{digest}.so"
+    try:
+        if not built.is_file():
+            _compile(compiler, sources, built)
+        return ctypes.CDLL(str(built))
+    except OSError as error:
+        raise _Unbuilt(f"The C functions could not be built or loaded: {error}.") from None
+
+
+def _compile(compiler: str, sources: dict[str, bytes], built: Path) -> None:
+    built.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=built.parent) as folder:
+        objects = []
+        for name, text in sources.items():
+            Path(folder, name).write_bytes(text)
+        for name in sources:
+            if name.endswith(".c"):
+                objects.append(str(Path(folder, name).with_suffix(".o")))
+                _run([compiler, *FLAGS, "-c", str(Path(folder, name)), "-o", objects[-1]])
+        result = Path(folder, built.name)
+        _run([compiler, "-shared", *objects, "-o", str(result), "-lm"])  # no -fopenmp: see the file's head
+        result.rename(built)  # at once: another process may be doing the same
+
+
+def _run(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        raise _Unbuilt(f"{command[0]} took longer than {_SECONDS} s.") from None
+    if done.returncode:
+        lines = (
+            [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or ["no word"]
+        )
+        raise _Unbuilt(f"{command[0]} failed: {lines[0][:200]}.")
+    return done.stdout
+
+
+def _processor() -> str:
+    """What -march=native depends on."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            kept = ("flags", "Features", "vendor_id", "cpu family", "model", "CPU part")
+            return "".join(sorted({line for line in file if line.split("\t")[0].strip(" :") in kept}))
+    except OSError:
+        return platform.processor()
