@@ -4,9 +4,9 @@ The same numbers as `llama.CausalLM` up to rounding, which differs in two ways f
 it does under autocast in training, and each function rounds once at its end. It has no gradients and no state to save.
 
 Maps of a block that read the same input are gathered in one product (q, k and v; gate and up) where the weights are copied anyway; float32
-weights of a larger model are used as they are, so that sampling takes no second copy of what is trained. bfloat16 weights are packed
-into the layout of oneDNN's kernels: [1, 576] x [576, 49152] and the other maps of SmolLM2-135M take 10 ms a token packed and 22 plain, two
-Zen 4 cores; 16 rows 17 and 32; 128 rows 90 and 103.
+weights of a larger model are used as they are, so that sampling takes no second copy of what is trained. bfloat16 weights are packed, for
+our own products where the processor has AVX512-BF16 (logits then leave in float32), else for oneDNN's: all maps of SmolLM2-135M take 8 ms for
+one row, 10 for 8 and 91 for 128 by ours on two Zen 4 cores, 10, 12 and 90 by oneDNN's packed and 22, 25 and 103 by its plain ones.
 
 Shapes: N tokens, D hidden size, O outputs, I inputs, H query heads, K key-value heads, E head size, V vocabulary.
 """
@@ -139,10 +139,14 @@ def supported(arch: Arch, device: torch.device, dtype: torch.dtype) -> bool:
 @torch.no_grad()
 def prepare(source: CausalLM, dtype: torch.dtype) -> DecodingLM:
     """`source` for sampling in `dtype`, bfloat16 or float32."""
+    halves = dtype == torch.bfloat16 and ops.multiplies_halves(ops.functions())
+    packed = dtype == torch.bfloat16 and packs()
     copies = dtype != torch.float32 or source.dtype != dtype or source.arch.parameters() < SMALL
 
-    def single(weight_OI: Tensor, bias_O: Tensor | None = None) -> Map:
-        if dtype == torch.bfloat16 and packs():
+    def single(weight_OI: Tensor, bias_O: Tensor | None = None, *, logits: bool = False) -> Map:
+        if halves and weight_OI.shape[1] % 2 == 0:
+            return ops.Halves(weight_OI, bias_O, torch.float32 if logits else dtype)
+        if packed:
             return Packed(weight_OI, bias_O)
         return Plain(weight_OI.detach().to(dtype), None if bias_O is None else bias_O.detach().to(dtype))
 
@@ -170,7 +174,7 @@ def prepare(source: CausalLM, dtype: torch.dtype) -> DecodingLM:
         source.model.embed_tokens.weight.detach().to(dtype),
         [layer(cast(Block, block)) for block in source.model.layers],
         source.model.norm.weight.detach().float(),
-        single(source.head_weight),
+        single(source.head_weight, logits=True),
     )
 
 

@@ -1,8 +1,10 @@
 """Token log-probabilities from hidden states, in float32, a slice of the vocabulary at a time.
 
-The head is applied in float32 even under autocast. Slices keep the passes over logits within a processor's cache, and the gradient of
-each slice of the head is one product. For backward the exponentials of the logits of N tokens over a vocabulary V stay, 4 N V bytes, and
-become the gradient in place; with `recompute` they are computed again, a third more work for the head, and one number a token stays.
+Where training multiplies in bfloat16, the products of the head are bfloat16 ones too if the C library has products whose sums stay float32
+(`model/native/products.c`): logits are never rounded, only what goes into them. Elsewhere the head is applied in float32, as its sums would be
+rounded. Slices keep the passes over logits within a processor's cache, and the gradient of each slice of the head is one product. For backward
+the exponentials of the logits of N tokens over a vocabulary V stay, 4 N V bytes, and become the gradient in place; with `recompute` they are
+computed again, a third more work for the head, and one number a token stays.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from trilaw.model.native import ops
+
 SLICE = 4096  # words; of 1,000 tokens their logits take 16 MB
 
 
@@ -22,14 +26,21 @@ class _TokenLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, temperature: float, words: int, keep: bool
+        ctx: Any,
+        hidden_ND: Tensor,
+        head_VD: Tensor,
+        targets_N: Tensor,
+        temperature: float,
+        words: int,
+        keep: bool,
+        dtype: torch.dtype,
     ) -> Tensor:
         kept, normalisers = [], []
         with torch.autocast(hidden_ND.device.type, enabled=False):
-            scaled_ND = hidden_ND.float() / temperature
-            found_N = scaled_ND.new_empty(len(scaled_ND))
-            for first, weight_vD in _slices(head_VD, words):
-                logits_Nv = scaled_ND @ weight_vD.T
+            scaled_ND = (hidden_ND.float() / temperature).to(dtype)
+            found_N = scaled_ND.new_empty(len(scaled_ND), dtype=torch.float32)
+            for first, weight_vD in _slices(head_VD, words, dtype):
+                logits_Nv = _logits(scaled_ND, weight_vD)
                 at_N, inside_N = _within(targets_N, first, weight_vD)
                 found_N = torch.where(inside_N, logits_Nv.gather(1, at_N[:, None])[:, 0], found_N)
                 top_N = logits_Nv.amax(dim=-1)
@@ -39,38 +50,50 @@ class _TokenLogprobs(torch.autograd.Function):
                     kept.append((above_Nv, top_N))
         normaliser_N = torch.logsumexp(torch.stack(normalisers), dim=0)
         ctx.save_for_backward(hidden_ND, head_VD, targets_N, normaliser_N)
-        ctx.temperature, ctx.words, ctx.kept = temperature, words, kept
+        ctx.temperature, ctx.words, ctx.kept, ctx.dtype = temperature, words, kept, dtype
         return found_N - normaliser_N
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope_N: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
+    def backward(ctx: Any, slope_N: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None, None]:
         hidden_ND, head_VD, targets_N, normaliser_N = ctx.saved_tensors
         wants_hidden, wants_head = ctx.needs_input_grad[:2]
         with torch.autocast(hidden_ND.device.type, enabled=False):
-            scaled_ND = hidden_ND.float() / ctx.temperature
-            d_scaled_ND = torch.zeros_like(scaled_ND)
+            scaled_ND = (hidden_ND.float() / ctx.temperature).to(ctx.dtype)
+            d_scaled_ND = torch.zeros_like(scaled_ND, dtype=torch.float32)
             d_head_VD = torch.empty_like(head_VD, dtype=torch.float32) if wants_head else None
-            for first, weight_vD in _slices(head_VD, ctx.words):
+            for first, weight_vD in _slices(head_VD, ctx.words, ctx.dtype):
                 if ctx.kept:
                     above_Nv, top_N = ctx.kept.pop(0)
                     d_logits_Nv = above_Nv.mul_(((top_N - normaliser_N).exp_() * -slope_N)[:, None])
                 else:
-                    logits_Nv = (scaled_ND @ weight_vD.T).sub_(normaliser_N[:, None])
+                    logits_Nv = _logits(scaled_ND, weight_vD).sub_(normaliser_N[:, None])
                     d_logits_Nv = logits_Nv.exp_().mul_(-slope_N[:, None])
                 at_N, inside_N = _within(targets_N, first, weight_vD)
                 d_logits_Nv.scatter_add_(1, at_N[:, None], (slope_N * inside_N)[:, None])
+                d_logits_Nv = d_logits_Nv.to(ctx.dtype)
                 if wants_hidden:
-                    d_scaled_ND.addmm_(d_logits_Nv, weight_vD)
+                    d_scaled_ND += d_logits_Nv @ weight_vD
                 if d_head_VD is not None:
-                    torch.mm(d_logits_Nv.T, scaled_ND, out=d_head_VD[first : first + len(weight_vD)])
+                    d_head_VD[first : first + len(weight_vD)] = d_logits_Nv.T @ scaled_ND
         d_hidden_ND = (d_scaled_ND / ctx.temperature).to(hidden_ND.dtype) if wants_hidden else None
-        return d_hidden_ND, None if d_head_VD is None else d_head_VD.to(head_VD.dtype), None, None, None, None
+        return d_hidden_ND, None if d_head_VD is None else d_head_VD.to(head_VD.dtype), None, None, None, None, None
 
 
-def _slices(head_VD: Tensor, words: int) -> Iterator[tuple[int, Tensor]]:
-    """(first word, float32 weights [v, D]) of each slice of the head."""
-    return ((first, head_VD[first : first + words].float()) for first in range(0, len(head_VD), words))
+def _keeps_sums(hidden_ND: Tensor) -> bool:
+    """Whether there are bfloat16 products whose sums stay float32."""
+    even = hidden_ND.shape[-1] % 2 == 0
+    return even and hidden_ND.device.type == "cpu" and ops.multiplies_halves(ops.functions())
+
+
+def _logits(scaled_ND: Tensor, weight_vD: Tensor) -> Tensor:
+    """float32 [N, v]."""
+    return ops.Halves(weight_vD)(scaled_ND) if scaled_ND.dtype == torch.bfloat16 else scaled_ND @ weight_vD.T
+
+
+def _slices(head_VD: Tensor, words: int, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
+    """(first word, weights [v, D]) of each slice of the head."""
+    return ((first, head_VD[first : first + words].to(dtype)) for first in range(0, len(head_VD), words))
 
 
 def _within(targets_N: Tensor, first: int, weight_vD: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,14 +110,17 @@ def token_logprobs(
     temperature: float = 1.0,
     recompute: bool = False,
     words: int = SLICE,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """float32 [N]: the natural logarithm of each target's probability at `temperature`, with gradient to hidden states and head.
 
     hidden_ND: after the final norm, only at the positions wanted. head_VD: the head, or the embedding when tied. targets_N: int64.
-    recompute: keep no logits for backward. words: of the vocabulary, at a time.
+    recompute: keep no logits for backward. words: of the vocabulary, at a time. dtype: bfloat16 lets the head multiply in it, see the file's head.
     """
     if not len(hidden_ND):
         return hidden_ND.new_zeros(0, dtype=torch.float32)
     keep = torch.is_grad_enabled() and not recompute
-    logprobs_N: Tensor = _TokenLogprobs.apply(hidden_ND, head_VD, targets_N, temperature, words, keep)  # type: ignore[no-untyped-call]
+    if dtype != torch.bfloat16 or not _keeps_sums(hidden_ND):
+        dtype = torch.float32
+    logprobs_N: Tensor = _TokenLogprobs.apply(hidden_ND, head_VD, targets_N, temperature, words, keep, dtype)  # type: ignore[no-untyped-call]
     return logprobs_N

@@ -187,4 +187,6 @@ def completion_logprobs(
     with autocast(dtype, model.device):
         hidden_BTD = model(part.tokens_BT, positions_BT=part.positions_BT, cache=part.sequences, recompute=recompute)
     hidden_ND = hidden_BTD[0, part.select_N]
-    return token_logprobs(hidden_ND, model.head_weight, part.targets_N, temperature=temperature, recompute=recompute)
+    return token_logprobs(
+        hidden_ND, model.head_weight, part.targets_N, temperature=temperature, recompute=recompute, dtype=dtype
+    )

@@ -29,7 +29,7 @@ import torch
 
 from trilaw.model.sources import cache_folder
 
-SOURCES = ("vector.h", "rows.c", "attention.c", "sample.c", "int8.c")
+SOURCES = ("vector.h", "rows.c", "attention.c", "sample.c", "round.c", "products.c")
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
 _SECONDS = 120  # a compiler that takes longer is given up
 
@@ -64,24 +64,40 @@ def _load() -> ctypes.CDLL:
         raise _Unbuilt("The C functions are built on Linux only.")
     if "OpenMP" not in torch.__config__.parallel_info():
         raise _Unbuilt("This build of PyTorch has no OpenMP.")
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC") or "cc", "gcc"))), None)
-    if compiler is None:
-        raise _Unbuilt("There is no C compiler (cc or gcc) on this machine.")
+    compiler = _compiler()
     sources = {name: resources.files(__package__).joinpath(name).read_bytes() for name in SOURCES}
-    about = [_run([compiler, "--version"]), platform.machine(), _processor(), *FLAGS, torch.__version__]
-    digest = hashlib.sha256("\n".join(about).encode() + b"".join(sources.values())).hexdigest()[:20]
-    built = cache_folder() / "native" / f"{digest}.so"
     try:
-        if not built.is_file():
-            _compile(compiler, sources, built)
+        about = [_run([compiler, "--version"]), platform.machine(), _processor(), *FLAGS, torch.__version__]
+        digest = hashlib.sha256("\n".join(about).encode() + b"".join(sources.values())).hexdigest()[:16]
+        folder = cache_folder() / "native"
+        built = next(filter(_whole, folder.glob(f"{digest}-*.so")), None) or _compile(compiler, sources, folder, digest)
         return ctypes.CDLL(str(built))
     except OSError as error:
         raise _Unbuilt(f"The C functions could not be built or loaded: {error}.") from None
 
 
-def _compile(compiler: str, sources: dict[str, bytes], built: Path) -> None:
-    built.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=built.parent) as folder:
+def _compiler() -> str:
+    named = os.environ.get("CC")
+    for name in (named,) if named else ("cc", "gcc"):
+        if found := shutil.which(name):
+            return found
+    if named:
+        raise _Unbuilt(f"CC is '{named}' in the environment, and there is no such program.")
+    raise _Unbuilt("There is no C compiler (cc or gcc) on this machine.")
+
+
+def _whole(built: Path) -> bool:
+    """Whether a library is what was written: its name ends with what it holds. Loading half a file would end this process."""
+    return built.stem.rpartition("-")[2] == _content(built)
+
+
+def _content(built: Path) -> str:
+    return hashlib.sha256(built.read_bytes()).hexdigest()[:16]
+
+
+def _compile(compiler: str, sources: dict[str, bytes], target: Path, digest: str) -> Path:
+    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target) as folder:
         objects = []
         for name, text in sources.items():
             Path(folder, name).write_bytes(text)
@@ -89,14 +105,17 @@ def _compile(compiler: str, sources: dict[str, bytes], built: Path) -> None:
             if name.endswith(".c"):
                 objects.append(str(Path(folder, name).with_suffix(".o")))
                 _run([compiler, *FLAGS, "-c", str(Path(folder, name)), "-o", objects[-1]])
-        result = Path(folder, built.name)
+        result = Path(folder, "result.so")
         _run([compiler, "-shared", *objects, "-o", str(result), "-lm"])  # no -fopenmp: see the file's head
-        result.rename(built)  # at once: another process may be doing the same
+        # Renamed at once: another process may be doing the same.
+        return result.rename(target / f"{digest}-{_content(result)}.so")
 
 
 def _run(command: list[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=_SECONDS, stdin=subprocess.DEVNULL
+        )
     except subprocess.TimeoutExpired:
         raise _Unbuilt(f"{command[0]} took longer than {_SECONDS} s.") from None
     if done.returncode:

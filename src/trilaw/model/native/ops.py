@@ -1,7 +1,7 @@
 """The C functions on tensors, each with what it computes in PyTorch's operators, which do the work where there is no library.
 
-All are for inference on a CPU: no gradients. Tensors are float32 or bfloat16; `x`, the residual stream, is float32 always. The last dimension of
-every tensor is contiguous, rows may be further apart.
+All are for inference on a CPU: no gradients. Tensors are float32 or bfloat16; `x`, the residual stream, is float32 always. Tensors are
+contiguous, but for gate and up, and for queries, keys and values, whose rows may lie further apart.
 
 Shapes: N rows, D hidden size, I inner size, H heads, E head size, V vocabulary.
 """
@@ -21,7 +21,7 @@ from torch import Tensor
 from trilaw.model.native import build
 
 LANES = 16  # numbers that the C code takes at a time: sizes of heads are multiples
-_PANEL = 32  # outputs of an 8-bit weight that lie together, as int8.c has it
+_PANEL = 32  # outputs of a weight that lie together, as products.c has it
 _HALF = {torch.float32: 0, torch.bfloat16: 1}
 
 
@@ -40,14 +40,19 @@ def functions() -> ctypes.CDLL | None:
             getattr(library, f"trilaw_{name}").restype = None
         if multiplies_bytes(library):
             library.trilaw_round_rows.argtypes = (n, n, n, p, i, p, p, p, i, i)
-            library.trilaw_product.argtypes = (n, n, n, p, p, p, p, p, p, p, i, i)
-            library.trilaw_round_rows.restype = library.trilaw_product.restype = None
+            library.trilaw_product_of_bytes.argtypes = (n, n, n, p, p, p, p, p, p, p, i, i)
+            library.trilaw_round_rows.restype = library.trilaw_product_of_bytes.restype = None
+        if multiplies_halves(library):
+            library.trilaw_product_of_halves.argtypes = (n, n, n, p, p, p, p, i, i)
+            library.trilaw_product_of_halves.restype = None
     return library
 
 
 def add_norm(x_ND: Tensor, delta_ND: Tensor | None, weight_D: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     """x += delta, in place; then weight * x / rms(x) in `dtype`, which is delta's too. weight_D is float32."""
     out_ND = torch.empty_like(x_ND, dtype=dtype)
+    if delta_ND is not None:
+        delta_ND = delta_ND.contiguous()
     if (c := functions()) is None:
         if delta_ND is not None:
             x_ND += delta_ND
@@ -120,7 +125,7 @@ class Bytes:
         whole_OI = (weight_OI / scale_O.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round()
         padding = (0, self.inputs - inputs, 0, -outputs % _PANEL)
         bytes_OI = (F.pad(whole_OI, padding) + 128).to(torch.uint8)
-        self.panels = bytes_OI.view(-1, _PANEL, self.inputs // 4, 4).transpose(1, 2).contiguous()
+        self.panels = _panels(bytes_OI)
         self.scale_O = F.pad(scale_O, padding[2:]).contiguous()
         self.bias_O = None if bias_O is None else F.pad(bias_O.float(), padding[2:]).contiguous()
 
@@ -128,6 +133,7 @@ class Bytes:
         c = functions()
         if c is None:
             raise AssertionError("native products without a library")
+        x_NI = x_NI.contiguous()
         rows, inputs = x_NI.shape
         threads = torch.get_num_threads()
         whole_NI = torch.empty(rows, self.inputs, dtype=torch.int8)
@@ -135,7 +141,7 @@ class Bytes:
         y_NO = torch.empty(rows, self.outputs, dtype=self.dtype)
         row = (whole_NI.data_ptr(), scale_N.data_ptr(), sum_N.data_ptr())
         c.trilaw_round_rows(rows, inputs, self.inputs, x_NI.data_ptr(), self.rotate, *row, _HALF[x_NI.dtype], threads)
-        c.trilaw_product(
+        c.trilaw_product_of_bytes(
             rows,
             self.outputs,
             self.inputs,
@@ -150,9 +156,51 @@ class Bytes:
         return y_NO
 
 
+class Halves:
+    """x W^T + b in bfloat16, the result in `dtype`: [N, O] from x [N, I]; I even. Needs the library, and a processor for which it has such products
+    (`multiplies_halves`)."""
+
+    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None, dtype: torch.dtype = torch.float32) -> None:
+        self.outputs, self.inputs = weight_OI.shape
+        self.dtype, padding = dtype, -self.outputs % _PANEL
+        self.panels = _panels(F.pad(weight_OI.to(torch.bfloat16), (0, 0, 0, padding)))
+        self.bias_O = None if bias_O is None else F.pad(bias_O.float(), (0, padding)).contiguous()
+
+    def __call__(self, x_NI: Tensor) -> Tensor:
+        c = functions()
+        if c is None:
+            raise AssertionError("native products without a library")
+        x_NI = x_NI.to(torch.bfloat16).contiguous()
+        y_NO = torch.empty(len(x_NI), self.outputs, dtype=self.dtype)
+        c.trilaw_product_of_halves(
+            len(x_NI),
+            self.outputs,
+            self.inputs,
+            x_NI.data_ptr(),
+            self.panels.data_ptr(),
+            None if self.bias_O is None else self.bias_O.data_ptr(),
+            y_NO.data_ptr(),
+            _HALF[self.dtype],
+            torch.get_num_threads(),
+        )
+        return y_NO
+
+
+def _panels(weight_OI: Tensor) -> Tensor:
+    """The weight as products.c reads it, in units of four bytes; O is a multiple of 32."""
+    fours_OF = weight_OI.contiguous().view(torch.int32)
+    return fours_OF.view(-1, _PANEL, fours_OF.shape[1]).transpose(1, 2).contiguous()
+
+
+def multiplies_halves(library: ctypes.CDLL | None) -> bool:
+    """Whether the library has bfloat16 products, which take AVX512-BF16; not where AMX makes PyTorch's far faster."""
+    amx = bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    return library is not None and not amx and hasattr(library, "trilaw_product_of_halves")
+
+
 def multiplies_bytes(library: ctypes.CDLL | None) -> bool:
     """Whether the library has 8-bit products, which take AVX512-VNNI."""
-    return library is not None and hasattr(library, "trilaw_product")
+    return library is not None and hasattr(library, "trilaw_product_of_bytes")
 
 
 class Blocks:
