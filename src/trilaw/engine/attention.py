@@ -18,6 +18,7 @@ from torch import Tensor
 from trilaw.core.arch import Arch
 from trilaw.engine.memory import Memory
 from trilaw.engine.pages import PAGE
+from trilaw.model.attention import attend_within
 
 
 class Rows(Protocol):
@@ -67,19 +68,24 @@ class Pass:
         keys_KNE[:, self._slot_N] = k_NKE[B:].transpose(0, 1)
         values_KNE[:, self._slot_N] = v_NKE[B:].transpose(0, 1)
         for batch in self._batches:
-            q_PHTE = q_NHE[batch.token_PT].transpose(1, 2)
-            k_PKSE = keys_KNE[:, batch.slot_PS].transpose(0, 1)
-            v_PKSE = values_KNE[:, batch.slot_PS].transpose(0, 1)
-            y_PTHE = F.scaled_dot_product_attention(
-                q_PHTE,
-                k_PKSE,
-                v_PKSE,
-                attn_mask=batch.bias_P1TS,
-                is_causal=batch.bias_P1TS is None,
-                enable_gqa=q_PHTE.shape[1] != self._kv_heads,
-            ).transpose(1, 2)
-            y_NHE[batch.token_PT.flatten()[batch.real_M]] = y_PTHE.flatten(0, 1)[batch.real_M]
+            y_NHE[batch.token_PT.flatten()[batch.real_M]] = self._piece(layer, batch, q_NHE, k_NKE, v_NKE)[batch.real_M]
         return y_NHE[None]
+
+    def _piece(self, layer: int, batch: _Batch, q_NHE: Tensor, k_NKE: Tensor, v_NKE: Tensor) -> Tensor:
+        """The outputs of the tokens of a batch, padding too, flat over [P, T]."""
+        q_PTHE = q_NHE[batch.token_PT]
+        if batch.bias_P1TS is None:
+            y_PTHE = attend_within(q_PTHE, k_NKE[batch.token_PT], v_NKE[batch.token_PT])
+        else:
+            pages = self._memory.pages
+            y_PTHE = F.scaled_dot_product_attention(
+                q_PTHE.transpose(1, 2),
+                pages.keys[layer][:, batch.slot_PS].transpose(0, 1),
+                pages.values[layer][:, batch.slot_PS].transpose(0, 1),
+                attn_mask=batch.bias_P1TS,
+                enable_gqa=q_NHE.shape[1] != self._kv_heads,
+            ).transpose(1, 2)
+        return y_PTHE.flatten(0, 1)
 
 
 def _batches(pieces: Sequence[Piece], first: int, memory: Memory) -> Iterator[_Batch]:

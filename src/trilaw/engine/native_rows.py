@@ -16,25 +16,25 @@ from torch import Tensor
 from trilaw.core.arch import Arch
 from trilaw.engine.memory import Memory
 from trilaw.engine.pages import PAGE, Node
-from trilaw.model.native import ops
+from trilaw.model.native import attention, library
 
 _WIDEST = 16  # rows of a block: enough to read a page once from memory, few enough to go around among the cores
 
 
-def plan(chains: Sequence[Sequence[Node]]) -> ops.Blocks:
+def plan(chains: Sequence[Sequence[Node]]) -> attention.Blocks:
     """Rows by their shared pages (none for an empty chain)."""
     members: dict[int, list[int]] = {}
     for row, nodes in enumerate(chains):
         members.setdefault(nodes[-1].page if nodes else -1, []).append(row)
     blocks = [rows[i : i + _WIDEST] for rows in members.values() for i in range(0, len(rows), _WIDEST)]
     pages = [[node.page for node in chains[rows[0]]] for rows in blocks]
-    return ops.Blocks(blocks, pages, PAGE)
+    return attention.Blocks(blocks, pages, PAGE)
 
 
 class NativeRows:
     """Attention of the rows in one pass."""
 
-    def __init__(self, arch: Arch, memory: Memory, blocks: ops.Blocks, place_B: np.ndarray) -> None:
+    def __init__(self, arch: Arch, memory: Memory, blocks: attention.Blocks, place_B: np.ndarray) -> None:
         """place_B: where in its tail each row's newest token goes."""
         self._pages, self._tails, self._blocks, self._place_B = memory.pages, memory.tails, blocks, place_B
         self._scale = arch.head_dim**-0.5
@@ -43,13 +43,13 @@ class NativeRows:
         """Store the newest keys and values, and attend: [B, H, E]."""
         pages, tails = self._pages, self._tails
         cache = (pages.keys[layer], pages.values[layer], tails.keys[layer], tails.values[layer])
-        return ops.attend(q_BHE, k_BKE, v_BKE, self._blocks, self._place_B, *cache, self._scale)
+        return attention.attend(q_BHE, k_BKE, v_BKE, self._blocks, self._place_B, *cache, self._scale)
 
 
 def supported(arch: Arch, memory: Memory) -> bool:
     return (
         memory.device.type == "cpu"
         and memory.dtype in (torch.float32, torch.bfloat16)
-        and arch.head_dim % ops.LANES == 0
-        and ops.functions() is not None
+        and arch.head_dim % library.LANES == 0
+        and library.functions() is not None
     )

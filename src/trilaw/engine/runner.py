@@ -28,7 +28,7 @@ from trilaw.engine.sequence import Sequence as Order
 from trilaw.model import decoding, int8
 from trilaw.model.decoding import DecodingLM
 from trilaw.model.llama import CausalLM
-from trilaw.model.native.ops import Blocks
+from trilaw.model.native.attention import Blocks
 from trilaw.model.registry import empty
 
 QUANTIZATIONS = ("int8",)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from trilaw.core.types import SamplingParams
-from trilaw.model.native import ops
+from trilaw.model.native import library, ops
 
 _BLOCK = 128
 _CANDIDATES = 1024
@@ -88,7 +88,7 @@ def draw(logits_BV: Tensor, params: RowParams, u_B: Tensor) -> tuple[Tensor, Ten
     `u_B`: float64 in [0, 1), on the device of the logits. Greedy rows ignore theirs and get the log-probability of the plain softmax.
     Returns int64 [B] and float32 [B]; NaN log-probabilities where the logits of a row hold NaN or +inf.
     """
-    if logits_BV.device.type != "cpu" or ops.functions() is None:
+    if logits_BV.device.type != "cpu" or library.functions() is None:
         return _draw(logits_BV, params, u_B)
     token_B, logprob_B = ops.draw(logits_BV, params.temperature_B1, u_B, params.greedy_B)
     if params.filtered_F is not None:

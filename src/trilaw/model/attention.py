@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trilaw.core.arch import Arch
 from trilaw.model.layers import Linear, lowered
+from trilaw.model.native import attention as native
 from trilaw.model.rope import rotate
 
 
@@ -29,6 +30,8 @@ class Cache(Protocol):
 
 def attend_within(q_BTHE: Tensor, k_BTKE: Tensor, v_BTKE: Tensor, mask_BHTS: Tensor | None = None) -> Tensor:
     """[B, T, H, E]: each token attends within its row, to itself and what goes before, or to what a bool mask says."""
+    if mask_BHTS is None and native.knows_causal(q_BTHE):
+        return native.causal(q_BTHE, k_BTKE, v_BTKE)
     y_BHTE: Tensor = F.scaled_dot_product_attention(
         q_BTHE.transpose(1, 2),
         k_BTKE.transpose(1, 2),

@@ -24,7 +24,7 @@ from trilaw.core.arch import Arch
 from trilaw.model.attention import Cache
 from trilaw.model.layers import Linear
 from trilaw.model.llama import Block, CausalLM
-from trilaw.model.native import ops
+from trilaw.model.native import library, ops, products
 from trilaw.model.precision import SMALL
 from trilaw.model.rope import Rotary
 from trilaw.model.thin import linear
@@ -131,21 +131,21 @@ def supported(arch: Arch, device: torch.device, dtype: torch.dtype) -> bool:
     return (
         device.type == "cpu"
         and dtype in (torch.float32, torch.bfloat16)
-        and arch.head_dim % ops.LANES == 0
-        and ops.functions() is not None
+        and arch.head_dim % library.LANES == 0
+        and library.functions() is not None
     )
 
 
 @torch.no_grad()
 def prepare(source: CausalLM, dtype: torch.dtype) -> DecodingLM:
     """`source` for sampling in `dtype`, bfloat16 or float32."""
-    halves = dtype == torch.bfloat16 and ops.multiplies_halves(ops.functions())
+    halves = dtype == torch.bfloat16 and library.multiplies_halves(library.functions())
     packed = dtype == torch.bfloat16 and packs()
     copies = dtype != torch.float32 or source.dtype != dtype or source.arch.parameters() < SMALL
 
     def single(weight_OI: Tensor, bias_O: Tensor | None = None, *, logits: bool = False) -> Map:
         if halves and weight_OI.shape[1] % 2 == 0:
-            return ops.Halves(weight_OI, bias_O, torch.float32 if logits else dtype)
+            return products.Halves(weight_OI, bias_O, torch.float32 if logits else dtype)
         if packed:
             return Packed(weight_OI, bias_O)
         return Plain(weight_OI.detach().to(dtype), None if bias_O is None else bias_O.detach().to(dtype))

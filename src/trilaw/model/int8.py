@@ -25,7 +25,7 @@ from trilaw.core.arch import Arch
 from trilaw.core.errors import ModelError
 from trilaw.model.decoding import DecodingLM, Gathered, Layer, Map
 from trilaw.model.llama import Block, CausalLM
-from trilaw.model.native import ops
+from trilaw.model.native import library, products
 from trilaw.model.rotation import BLOCK, Rotation
 
 _TINY = 1e-12  # a row of zeros stays one
@@ -57,7 +57,7 @@ def prepare(source: CausalLM) -> DecodingLM:
     return DecodingLM(
         source.arch,
         source.rotary,
-        torch.bfloat16 if ops.multiplies_bytes(ops.functions()) else torch.float32,
+        torch.bfloat16 if library.multiplies_bytes(library.functions()) else torch.float32,
         stream(source.model.embed_tokens.weight.float()),
         [_layer(cast(Block, block), source.arch, stream, ones_D) for block in source.model.layers],
         ones_D,
@@ -88,10 +88,10 @@ class Int8Linear:
 
 def linear(weight_OI: Tensor, bias_O: Tensor | None = None, *, logits: bool = False, rotate: bool = False) -> Map:
     """The better of the two kernels. rotate: each 64 inputs go through a Hadamard transform first."""
-    native = ops.multiplies_bytes(ops.functions())
+    native = library.multiplies_bytes(library.functions())
     if native and not (rotate and weight_OI.shape[1] % BLOCK):
         dtype = torch.float32 if logits else torch.bfloat16
-        return ops.Bytes(weight_OI, bias_O, dtype, rotate=rotate)
+        return products.Bytes(weight_OI, bias_O, dtype, rotate=rotate)
     plain = Int8Linear(weight_OI, bias_O)
     inner = Rotation(weight_OI.shape[1], within_blocks=True)
     if native:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from trilaw.model.native import ops
+from trilaw.model.native import library, products
 
 SLICE = 4096  # words; of 1,000 tokens their logits take 16 MB
 
@@ -83,12 +83,12 @@ class _TokenLogprobs(torch.autograd.Function):
 def _keeps_sums(hidden_ND: Tensor) -> bool:
     """Whether there are bfloat16 products whose sums stay float32."""
     even = hidden_ND.shape[-1] % 2 == 0
-    return even and hidden_ND.device.type == "cpu" and ops.multiplies_halves(ops.functions())
+    return even and hidden_ND.device.type == "cpu" and library.multiplies_halves(library.functions())
 
 
 def _logits(scaled_ND: Tensor, weight_vD: Tensor) -> Tensor:
     """float32 [N, v]."""
-    return ops.Halves(weight_vD)(scaled_ND) if scaled_ND.dtype == torch.bfloat16 else scaled_ND @ weight_vD.T
+    return products.Halves(weight_vD)(scaled_ND) if scaled_ND.dtype == torch.bfloat16 else scaled_ND @ weight_vD.T
 
 
 def _slices(head_VD: Tensor, words: int, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
