@@ -1,23 +1,18 @@
-"""The C functions against their definitions in float64: one rounding at the end, no row sees another, nothing else is touched."""
+"""The C functions against their definitions in float64: rounded once, no row sees another, nothing else is touched."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.model.native.tensors import DTYPES, needs_library, randn, same, threads
 from torch import Tensor
 
 from trilaw.model.native import build, ops
 
-needs_library = pytest.mark.skipif(build.library() is None, reason=str(build.why_not()))
-DTYPES = [torch.float32, torch.bfloat16]
 SIZES = [1, 7, 16, 40, 576]
 EPS = 1e-5
 
@@ -30,28 +25,6 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     elif build.library() is None:
         pytest.skip(str(build.why_not()))
     return str(request.param)
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def bits(x: Tensor) -> Tensor:
-    return x.contiguous().view({2: torch.int16, 4: torch.int32}[x.element_size()])
-
-
-def same(a: Tensor, b: Tensor) -> bool:
-    return torch.equal(bits(a), bits(b))
-
-
-def randn(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def assert_rounded(found: Tensor, exact: Tensor, way: str, atol: float = 1e-30) -> None:
@@ -123,7 +96,7 @@ def test_gated_saturates(way: str, dtype: torch.dtype, place: int) -> None:
 
 @needs_library
 def test_halfway_cases_go_to_the_even_bfloat16() -> None:
-    """A gate this large passes as it is, so that each result is the product of two small whole numbers, rounded once."""
+    """A gate this large passes as it is: each result is the product of two small whole numbers, rounded once."""
     number_N = torch.arange(100, 256, dtype=torch.bfloat16)
     gate_NI, up_NI = (x.contiguous() for x in torch.broadcast_tensors(number_N[:, None], number_N))
     product_NI = gate_NI.float() * up_NI.float()
@@ -180,179 +153,13 @@ def test_rows_between_products_do_not_see_each_other(
     assert all(map(same, together, alone))
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Rows with their pages and tails. Whatever must not be read is NaN."""
-
-    q_BHE: Tensor
-    k_BKE: Tensor
-    v_BKE: Tensor
-    blocks: Sequence[Sequence[int]]
-    pages: Sequence[Sequence[int]]  # of each block
-    page_size: int
-    place_B: np.ndarray
-    page_keys_KSE: Tensor
-    page_values_KSE: Tensor
-    tail_keys_RKSE: Tensor
-    tail_values_RKSE: Tensor
-
-    @property
-    def scale(self) -> float:
-        return float(self.q_BHE.shape[-1] ** -0.5)
-
-    def attend(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The result, and the tails after it."""
-        tails = (self.tail_keys_RKSE.clone(), self.tail_values_RKSE.clone())
-        blocks = ops.Blocks(self.blocks, self.pages, self.page_size)
-        cache = (self.page_keys_KSE, self.page_values_KSE, *tails)
-        return ops.attend(self.q_BHE, self.k_BKE, self.v_BKE, blocks, self.place_B, *cache, self.scale), *tails
-
-    def only(self, row: int) -> Rows:
-        """The row in a batch of its own."""
-        one = slice(row, row + 1)
-        block = next(i for i, rows in enumerate(self.blocks) if row in rows)
-        batch = (self.q_BHE[one].clone(), self.k_BKE[one].clone(), self.v_BKE[one].clone(), [[0]], [self.pages[block]])
-        pages = (self.page_keys_KSE, self.page_values_KSE)
-        tails = (self.tail_keys_RKSE[one], self.tail_values_RKSE[one])
-        return Rows(*batch, self.page_size, self.place_B[one].copy(), *pages, *tails)
-
-    def exact(self, row: int) -> tuple[Tensor, Tensor]:
-        """The row's result in float64, and how far float32 scores and sums may be from it."""
-        block = next(i for i, rows in enumerate(self.blocks) if row in rows)
-        slots = [page * self.page_size + i for page in self.pages[block] for i in range(self.page_size)]
-
-        def whole(pages_KSE: Tensor, tail_KSE: Tensor, new_KE: Tensor) -> Tensor:
-            tail_KSE = tail_KSE[:, : self.place_B[row]]
-            return torch.cat((pages_KSE[:, slots], tail_KSE, new_KE[:, None]), 1).double()
-
-        k_KSE = whole(self.page_keys_KSE, self.tail_keys_RKSE[row], self.k_BKE[row])
-        v_KSE = whole(self.page_values_KSE, self.tail_values_RKSE[row], self.v_BKE[row])
-        q_KGE = self.q_BHE[row].double().unflatten(0, (len(k_KSE), -1)) * self.scale
-        y_KGE = torch.softmax(q_KGE @ k_KSE.mT, -1) @ v_KSE
-        error_KG1 = (q_KGE.abs() @ k_KSE.abs().mT).amax(-1, keepdim=True) * 2.0**-21
-        return y_KGE.flatten(0, 1), ((error_KG1 * 2 + 1e-6) * v_KSE.abs().amax((1, 2))[:, None, None]).flatten(0, 1)
-
-    def check(self) -> None:
-        found_BHE, *tails = self.attend()
-        assert found_BHE.shape == self.q_BHE.shape
-        for row in range(len(found_BHE)):
-            exact_HE, error_H1 = self.exact(row)
-            last = 2.0**-8 if found_BHE.dtype == torch.bfloat16 else 0.0
-            assert bool(((found_BHE[row].double() - exact_HE).abs() <= error_H1 + exact_HE.abs() * last).all())
-        before = (self.tail_keys_RKSE, self.tail_values_RKSE)
-        for found, tail, new in zip(tails, before, (self.k_BKE, self.v_BKE)):
-            expected = tail.clone()
-            expected[torch.arange(len(new)), :, torch.from_numpy(self.place_B)] = new
-            assert same(found, expected)
-
-
-def make(
-    dtype: torch.dtype,
-    *,
-    size: int = 64,
-    groups: int = 3,
-    kv_heads: int = 2,
-    blocks: Sequence[tuple[int, int]] = ((1, 0), (3, 2), (2, 1)),
-    places: Sequence[int] = (0, 1, 31, 32, 33, 70),
-    page_size: int = 32,
-    seed: int = 0,
-    score: float = 1.0,
-    common: float = 0.0,
-) -> Rows:
-    """blocks: rows and pages of each. places: the rows' go through these. common: added to each score."""
-    generator = torch.Generator().manual_seed(seed)
-    B, heads, positions = sum(rows for rows, _ in blocks), groups * kv_heads, max(places) + 3
-    order = torch.randperm(B, generator=generator).tolist()
-    count = sum(pages for _, pages in blocks)
-    slot = torch.randperm(count + 2, generator=generator).tolist()
-    ends, page_ends = np.cumsum([rows for rows, _ in blocks]), np.cumsum([pages for _, pages in blocks])
-    rows = [order[end - n : end] for end, (n, _) in zip(ends, blocks)]
-    pages = [slot[end - n : end] for end, (_, n) in zip(page_ends, blocks)]
-    used = [page * page_size + i for page in slot[:count] for i in range(page_size)]
-    place_B = np.array([places[i % len(places)] for i in range(B)], np.int64)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
-
-    def push(keys: Tensor) -> Tensor:
-        keys[..., -1] = common
-        return keys
-
-    qkv = normal(B, heads + 2 * kv_heads, size)
-    qkv[:, :heads] *= score
-    qkv[:, :heads, -1] = size**0.5
-    push(qkv[:, heads : heads + kv_heads])
-    q, k, v = qkv.to(dtype).split([heads, kv_heads, kv_heads], 1)
-    tail_keys, tail_values = push(normal(B, kv_heads, positions, size)), normal(B, kv_heads, positions, size)
-    for tail in (tail_keys, tail_values):
-        for row, place in enumerate(place_B):
-            tail[row, :, place:] = math.nan
-    page_keys, page_values = (torch.full((kv_heads, len(slot) * page_size, size), math.nan) for _ in range(2))
-    page_keys[:, used] = push(normal(kv_heads, len(used), size))
-    page_values[:, used] = normal(kv_heads, len(used), size)
-    cache = (x.to(dtype) for x in (page_keys, page_values, tail_keys, tail_values))
-    return Rows(q, k, v, rows, pages, page_size, place_B, *cache)
-
-
-@needs_library
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size", [16, 32, 48, 64, 80, 96, 128])
-def test_attend_for_any_number_of_heads(dtype: torch.dtype, size: int) -> None:
-    for groups in range(1, 10):
-        make(dtype, size=size, groups=groups, kv_heads=1 + groups % 3, seed=groups).check()
-
-
-@needs_library
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("page_size", [1, 16, 32, 40, 64])
-@pytest.mark.parametrize("size", [48, 64])
-def test_attend_for_any_blocks(dtype: torch.dtype, page_size: int, size: int) -> None:
-    for seed, blocks in enumerate([[(1, 0)], [(1, 3)], [(5, 0)], [(17, 2)], [(2, 1), (1, 0), (4, 3), (1, 1)]]):
-        make(dtype, size=size, page_size=page_size, blocks=blocks, seed=seed).check()
-
-
-@needs_library
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size", [48, 64])
-@pytest.mark.parametrize(("score", "common"), [(0.0, 0.0), (300.0, 0.0), (1.0, 1e4), (1.0, -1e4), (1e4, 0.0)])
-def test_attend_is_stable(dtype: torch.dtype, size: int, score: float, common: float) -> None:
-    make(dtype, size=size, groups=4, score=score, common=common).check()
-
-
-@needs_library
-@settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_rows_of_attention_do_not_see_each_other(data: st.DataObject) -> None:
-    rows = make(
-        data.draw(st.sampled_from(DTYPES)),
-        size=data.draw(st.sampled_from([16, 48, 64, 80, 128])),
-        groups=data.draw(st.integers(1, 9)),
-        kv_heads=data.draw(st.integers(1, 3)),
-        blocks=data.draw(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 2)), min_size=1, max_size=4)),
-        places=data.draw(st.lists(st.sampled_from([0, 1, 15, 31, 32, 33, 64]), min_size=1, max_size=5)),
-        page_size=data.draw(st.sampled_from([8, 32, 40])),
-        seed=data.draw(st.integers(0, 99)),
-    )
-    B = len(rows.q_BHE)
-    row = data.draw(st.integers(0, B - 1))
-    if data.draw(st.booleans()):
-        for tensor in (rows.q_BHE, rows.k_BKE, rows.v_BKE, rows.tail_keys_RKSE, rows.tail_values_RKSE):
-            tensor[torch.arange(B) != row] = math.nan
-    with threads(data.draw(st.integers(1, 2))):
-        together, *tails = (found[row] for found in rows.attend())
-    with threads(1):
-        alone, *tails_alone = (found[0] for found in rows.only(row).attend())
-    assert same(together, alone)
-    assert all(map(same, tails, tails_alone))
-
-
 VOCABULARIES = [1, 5, 127, 128, 129, 1000, 49152]
 LAST = math.nextafter(1.0, 0.0)
 COLDEST = torch.finfo(torch.float32).tiny
 
 
 def assert_drawn(logits_BV: Tensor, heat_B: Tensor | None, u_B: Tensor, greedy_B: Tensor | None = None) -> None:
-    """Tokens by the inverse distribution in float64, where u is not within 1e-6 of a boundary; log-probabilities within 1e-5."""
+    """Tokens by the inverse distribution in float64, but within 1e-6 of a boundary; log-probabilities to 1e-5."""
     token_B, logprob_B = ops.draw(logits_BV, heat_B, u_B, greedy_B)
     assert (token_B.dtype, logprob_B.dtype) == (torch.int64, torch.float32)
     heat_B1 = 1.0 if heat_B is None else heat_B.double().view(-1, 1)

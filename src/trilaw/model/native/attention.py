@@ -133,7 +133,8 @@ def _even(x_RSHE: Tensor) -> Tensor:
     R, S, _, E = x_RSHE.shape
     apart = x_RSHE.stride(1)
     fits = x_RSHE.stride(3) == 1 and x_RSHE.stride(2) == E and (R == 1 or x_RSHE.stride(0) == S * apart)
-    return x_RSHE if fits else x_RSHE.contiguous()
+    # Not `contiguous`: it leaves the strides of what it takes for contiguous, and that of a single token may be any number.
+    return x_RSHE if fits else x_RSHE.clone(memory_format=torch.contiguous_format)
 
 
 def knows_causal(x_RSHE: Tensor) -> bool:
