@@ -20,7 +20,8 @@ def load(job: Job) -> Callable[[int], Answer]:
     torch.set_num_threads(job["threads"])
     model = load_model(job["model"], dtype=torch.float32, device=job["device"]).model.train()
     optimizer = Optimizer(model, OptimizerConfig(learning_rate=1e-5), steps=1000)
-    dtype, micro_tokens = getattr(torch, job["dtype"]), auto_micro_tokens(model.arch, model.device)
+    dtype = getattr(torch, job["dtype"])
+    micro_tokens = auto_micro_tokens(model.arch, model.device, dtype=dtype)
 
     def step(rows: list[list[int]]) -> Answer:
         clock = time.perf_counter()

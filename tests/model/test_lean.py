@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from trilaw.core.arch import Arch
 from trilaw.model.layers import RMSNorm, SwiGLU
 from trilaw.model.lean import gated_down, rms_norm
+from trilaw.model.native.library import functions
 
 
 def drawn(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> torch.Tensor:
@@ -92,7 +93,8 @@ def kept(compute: Callable[[], object]) -> list[tuple[int, ...]]:
 def test_backward_keeps_an_input_and_a_number_and_gate_and_up(swiglu: SwiGLU) -> None:
     x = drawn(2, 9, 32, dtype=torch.float32)
     norm = RMSNorm(32, 1e-5)
-    assert kept(lambda: norm(x)) == [(2, 9, 1), (2, 9, 32)]
+    scale = [] if functions() else [(2, 9, 1)]  # C computes it again
+    assert kept(lambda: norm(x)) == [*scale, (2, 9, 32)]
     assert kept(lambda: swiglu(x)) == [(2, 9, 48), (2, 9, 48)]  # and x, flat
 
 

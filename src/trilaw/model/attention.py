@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trilaw.core.arch import Arch
 from trilaw.model.layers import Linear, lowered
 from trilaw.model.native import attention as native
-from trilaw.model.rope import rotate
+from trilaw.model.rope import rotate_both
 
 
 class Cache(Protocol):
@@ -59,19 +58,12 @@ class Attention(nn.Module):
     ) -> Tensor:
         x_BTD = lowered(x_BTD)
         rows, tokens, _ = x_BTD.shape
-        qk_BTD, v_BTD = self.project(x_BTD)
-        v_BTKE = v_BTD.view(rows, tokens, self.kv_heads, self.head_dim)
-        qk_BTHE = rotate(qk_BTD.view(rows, tokens, self.heads + self.kv_heads, self.head_dim), *rotary)
-        qk_BTHE = qk_BTHE.to(v_BTKE.dtype)  # under autocast the rotation is float32
-        q_BTHE, k_BTKE = torch.split(qk_BTHE, [self.heads, self.kv_heads], dim=2)
+        projected = (self.q_proj(x_BTD), self.k_proj(x_BTD), self.v_proj(x_BTD))
+        q_BTHE, k_BTKE, v_BTKE = (y.view(rows, tokens, -1, self.head_dim) for y in projected)
+        q_BTHE, k_BTKE = rotate_both(q_BTHE, k_BTKE, *rotary)
         if cache is not None:
             y_BTHE = cache.attend(self.layer, q_BTHE, k_BTKE, v_BTKE)
         else:
             y_BTHE = attend_within(q_BTHE, k_BTKE, v_BTKE, mask_BHTS)
         y_BTD: Tensor = self.o_proj(y_BTHE.reshape(rows, tokens, self.heads * self.head_dim))
         return y_BTD
-
-    def project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys side by side, and values. Queries and keys are rotated together: one concatenation is cheaper than doing
-        everything twice at small sizes."""
-        return torch.cat((self.q_proj(x_BTD), self.k_proj(x_BTD)), dim=-1), self.v_proj(x_BTD)

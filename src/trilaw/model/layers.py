@@ -33,8 +33,12 @@ class Embedding(nn.Embedding):
 
 def lowered(x: Tensor) -> Tensor:
     """x in autocast's dtype, if there is autocast: else each linear map that takes x makes a copy of its own, and backward keeps them all."""
+    return x.to(lowered_dtype(x))
+
+
+def lowered_dtype(x: Tensor) -> torch.dtype:
     kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 class RMSNorm(nn.Module):
@@ -48,7 +52,7 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype == torch.float32:
             if torch.is_grad_enabled():
-                return rms_norm(x, self.weight, self.eps)
+                return rms_norm(x, self.weight, self.eps, lowered_dtype(x))
             return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
         return self.weight * F.rms_norm(x.float(), self.weight.shape, None, self.eps).to(x.dtype)
 

@@ -20,9 +20,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from trilaw.core.arch import Arch
 from trilaw.core.errors import ModelError, nearest
+from trilaw.model.native import ops
 
 KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
 
@@ -148,3 +150,29 @@ def rotate(x_BTHE: Tensor, cos_BT1E: Tensor, sin_BT1E: Tensor) -> Tensor:
     The minus sign lives in `sin`, so that a roll by half of E (which swaps the halves) replaces negation and concatenation.
     """
     return torch.addcmul(x_BTHE * cos_BT1E, x_BTHE.roll(x_BTHE.shape[-1] // 2, -1), sin_BT1E)
+
+
+def rotate_both(q_BTHE: Tensor, k_BTKE: Tensor, cos_BT1E: Tensor, sin_BT1E: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries and keys turned by their positions, in their dtype: in C where that is possible, else side by side, since one concatenation is
+    cheaper than doing everything twice at small sizes."""
+    if len(q_BTHE) == 1 and cos_BT1E.dtype == torch.float32 and ops.knows(q_BTHE, k_BTKE, cos_BT1E):
+        q_NHE, k_NKE = (_Rotate.apply(x[0], cos_BT1E[0, :, 0], sin_BT1E[0, :, 0]) for x in (q_BTHE, k_BTKE))  # type: ignore[no-untyped-call]
+        return q_NHE[None], k_NKE[None]
+    both_BTHE = rotate(torch.cat((q_BTHE, k_BTKE), dim=2), cos_BT1E, sin_BT1E).to(q_BTHE.dtype)
+    q_BTHE, k_BTKE = torch.split(both_BTHE, [q_BTHE.shape[2], k_BTKE.shape[2]], dim=2)
+    return q_BTHE, k_BTKE
+
+
+class _Rotate(torch.autograd.Function):
+    """`rotate`; its gradient is turned back."""
+
+    @staticmethod
+    def forward(ctx: Any, x_NHE: Tensor, cos_NE: Tensor, sin_NE: Tensor) -> Tensor:
+        half = cos_NE.shape[-1] // 2
+        ctx.halves = cos_NE[:, :half], sin_NE[:, half:]  # the second half of `sin` has no minus
+        return ops.rotate_(x_NHE.clone(memory_format=torch.contiguous_format), *ctx.halves)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope_NHE: Tensor) -> tuple[Tensor, None, None]:
+        return ops.rotate_(slope_NHE.clone(memory_format=torch.contiguous_format), *ctx.halves, back=True), None, None

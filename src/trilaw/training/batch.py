@@ -138,13 +138,19 @@ def kept_numbers(arch: Arch, recompute: bool = False) -> tuple[int, int]:
     return (arch.hidden_size, block) if recompute else (block, 0)
 
 
-def auto_micro_tokens(arch: Arch, device: torch.device, recompute: bool = False) -> int:
-    """A token budget, 256 to 8192, whose activations in float32 take about 2 GB; on a GPU a quarter of its memory, and up to 65536."""
+def auto_micro_tokens(
+    arch: Arch, device: torch.device, recompute: bool = False, dtype: torch.dtype = torch.float32
+) -> int:
+    """A token budget, 256 to 8192, whose activations take about 2 GB; on a GPU a quarter of its memory, and up to 65536.
+
+    dtype: of products; what they read is kept in it, the rest in float32.
+    """
     every, one = kept_numbers(arch, recompute)
     numbers = arch.layers * every + one + (0 if recompute else arch.vocab_size)
     on_gpu = device.type == "cuda"
     room = torch.cuda.get_device_properties(device).total_memory / 4 if on_gpu else 2e9
-    return max(256, min(65536 if on_gpu else 8192, int(room / 4 / numbers)))
+    width = (4 + dtype.itemsize) / 2
+    return max(256, min(65536 if on_gpu else 8192, int(room / width / numbers)))
 
 
 def draw(count: int, size: int, step: int, seed: int) -> list[int]:

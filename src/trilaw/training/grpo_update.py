@@ -52,7 +52,7 @@ def learn(
     counted = samples if config.denominator == "informative" else [s for group in groups for s in group.samples]
     total = sum(len(sample.tokens) for sample in counted)
     loss = gap_sum = gap_max = 0.0
-    micro_tokens = config.micro_tokens or auto_micro_tokens(model.arch, model.device, config.recompute)
+    micro_tokens = config.micro_tokens or auto_micro_tokens(model.arch, model.device, config.recompute, dtype)
     parts = micro_batches(batch, micro_tokens, model.device)
     for part in parts:
         with torch.set_grad_enabled(active):

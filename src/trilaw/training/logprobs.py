@@ -3,7 +3,7 @@
 Where training multiplies in bfloat16, the products of the head are bfloat16 ones too if the C library has products whose sums stay float32
 (`model/native/products.c`): logits are never rounded, only what goes into them. Elsewhere the head is applied in float32, as its sums would be
 rounded. Slices keep the passes over logits within a processor's cache, and the gradient of each slice of the head is one product. For backward
-the exponentials of the logits of N tokens over a vocabulary V stay, 4 N V bytes, and become the gradient in place; with `recompute` they are
+the exponentials of the logits of N tokens over a vocabulary V stay, N V numbers in the products' format, and become the gradient in place; with `recompute` they are
 computed again, a third more work for the head, and one number a token stays.
 """
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from trilaw.model.native import library, products
+from trilaw.model.native.softmax import exponentials, logit_slopes_
 
 SLICE = 4096  # words; of 1,000 tokens their logits take 16 MB
 
@@ -41,13 +42,10 @@ class _TokenLogprobs(torch.autograd.Function):
             found_N = scaled_ND.new_empty(len(scaled_ND), dtype=torch.float32)
             for first, weight_vD in _slices(head_VD, words, dtype):
                 logits_Nv = _logits(scaled_ND, weight_vD)
-                at_N, inside_N = _within(targets_N, first, weight_vD)
-                found_N = torch.where(inside_N, logits_Nv.gather(1, at_N[:, None])[:, 0], found_N)
-                top_N = logits_Nv.amax(dim=-1)
-                above_Nv = logits_Nv.sub_(top_N[:, None]).exp_()
-                normalisers.append(top_N + above_Nv.sum(dim=-1).log_())
+                kept_Nv, top_N, total_N = exponentials(logits_Nv, targets_N, first, found_N, dtype)
+                normalisers.append(top_N + total_N.log_())
                 if keep:
-                    kept.append((above_Nv, top_N))
+                    kept.append((kept_Nv, top_N))
         normaliser_N = torch.logsumexp(torch.stack(normalisers), dim=0)
         ctx.save_for_backward(hidden_ND, head_VD, targets_N, normaliser_N)
         ctx.temperature, ctx.words, ctx.kept, ctx.dtype = temperature, words, kept, dtype
@@ -62,16 +60,15 @@ class _TokenLogprobs(torch.autograd.Function):
             scaled_ND = (hidden_ND.float() / ctx.temperature).to(ctx.dtype)
             d_scaled_ND = torch.zeros_like(scaled_ND, dtype=torch.float32)
             d_head_VD = torch.empty_like(head_VD, dtype=torch.float32) if wants_head else None
+            slope_N, unused_N = slope_N.contiguous(), torch.empty_like(normaliser_N)
             for first, weight_vD in _slices(head_VD, ctx.words, ctx.dtype):
                 if ctx.kept:
-                    above_Nv, top_N = ctx.kept.pop(0)
-                    d_logits_Nv = above_Nv.mul_(((top_N - normaliser_N).exp_() * -slope_N)[:, None])
+                    kept_Nv, top_N = ctx.kept.pop(0)
                 else:
-                    logits_Nv = _logits(scaled_ND, weight_vD).sub_(normaliser_N[:, None])
-                    d_logits_Nv = logits_Nv.exp_().mul_(-slope_N[:, None])
-                at_N, inside_N = _within(targets_N, first, weight_vD)
-                d_logits_Nv.scatter_add_(1, at_N[:, None], (slope_N * inside_N)[:, None])
-                d_logits_Nv = d_logits_Nv.to(ctx.dtype)
+                    logits_Nv = _logits(scaled_ND, weight_vD)
+                    kept_Nv, top_N, _ = exponentials(logits_Nv, targets_N, first, unused_N, ctx.dtype)
+                factor_N = (top_N - normaliser_N).exp_().mul_(slope_N).neg_()
+                d_logits_Nv = logit_slopes_(kept_Nv, factor_N, targets_N, first, slope_N)
                 if wants_hidden:
                     d_scaled_ND += d_logits_Nv @ weight_vD
                 if d_head_VD is not None:
@@ -94,12 +91,6 @@ def _logits(scaled_ND: Tensor, weight_vD: Tensor) -> Tensor:
 def _slices(head_VD: Tensor, words: int, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
     """(first word, weights [v, D]) of each slice of the head."""
     return ((first, head_VD[first : first + words].to(dtype)) for first in range(0, len(head_VD), words))
-
-
-def _within(targets_N: Tensor, first: int, weight_vD: Tensor) -> tuple[Tensor, Tensor]:
-    """The targets as places in a slice that begins with word `first` (some place for those of other slices), and which are of this one."""
-    at_N = targets_N - first
-    return at_N.clamp(0, len(weight_vD) - 1), (at_N >= 0) & (at_N < len(weight_vD))
 
 
 def token_logprobs(

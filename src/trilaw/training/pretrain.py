@@ -123,7 +123,7 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
     )
     model, _, optimizer = loop.open(fresh, config.optimizer)
     dtype = compute_dtype(config.precision, model)
-    micro_tokens = config.micro_tokens or auto_micro_tokens(model.arch, model.device, config.recompute)
+    micro_tokens = config.micro_tokens or auto_micro_tokens(model.arch, model.device, config.recompute, dtype)
     rows = itertools.islice(pack(corpus.train(), config.row_tokens), loop.start * config.rows_per_step, None)
     held_out = list(corpus.valid(config.valid_documents))
     valid: dict[str, float] = {}

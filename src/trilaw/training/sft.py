@@ -85,7 +85,7 @@ def run(config: SftConfig, context: StageContext) -> StageResult:
             f"stage '{context.name}': no example of task '{config.task}' fits max_tokens = {config.max_tokens}: raise it."
         )
     dtype = compute_dtype(config.precision, model)
-    micro_tokens = config.micro_tokens or auto_micro_tokens(model.arch, model.device, config.recompute)
+    micro_tokens = config.micro_tokens or auto_micro_tokens(model.arch, model.device, config.recompute, dtype)
     held: dict[str, float] = {}
     for step in loop:
         batch = [train[i] for i in draw(len(train), config.batch_examples, step, seed)]

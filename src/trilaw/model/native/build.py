@@ -21,6 +21,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -29,7 +30,17 @@ import torch
 
 from trilaw.model.sources import cache_folder
 
-SOURCES = ("vector.h", "panels.h", "rows.c", "attention.c", "sample.c", "round.c", "products.c", "causal.c")
+SOURCES = (
+    "vector.h",
+    "panels.h",
+    "rows.c",
+    "attention.c",
+    "sample.c",
+    "round.c",
+    "products.c",
+    "causal.c",
+    "softmax.c",
+)
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
 _SECONDS = 120  # a compiler that takes longer is given up
 
@@ -98,15 +109,13 @@ def _content(built: Path) -> str:
 def _compile(compiler: str, sources: dict[str, bytes], target: Path, digest: str) -> Path:
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target) as folder:
-        objects = []
         for name, text in sources.items():
             Path(folder, name).write_bytes(text)
-        for name in sources:
-            if name.endswith(".c"):
-                objects.append(str(Path(folder, name).with_suffix(".o")))
-                _run([compiler, *FLAGS, "-c", str(Path(folder, name)), "-o", objects[-1]])
+        objects = {str(Path(folder, n)): str(Path(folder, n).with_suffix(".o")) for n in sources if n.endswith(".c")}
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda o: _run([compiler, *FLAGS, "-c", o[0], "-o", o[1]]), objects.items()))
         result = Path(folder, "result.so")
-        _run([compiler, "-shared", *objects, "-o", str(result), "-lm"])  # no -fopenmp: see the file's head
+        _run([compiler, "-shared", *objects.values(), "-o", str(result), "-lm"])  # no -fopenmp: see the file's head
         # Renamed at once: another process may be doing the same.
         return result.rename(target / f"{digest}-{_content(result)}.so")
 

@@ -23,10 +23,15 @@ def functions() -> ctypes.CDLL | None:
         n, p, f, i = c_long, c_void_p, c_float, c_int
         library.trilaw_add_norm.argtypes = (n, n, p, p, p, f, p, i, i)
         library.trilaw_gated.argtypes = (n, n, p, p, n, p, i, i)
-        library.trilaw_rotate.argtypes = (n, n, n, p, n, p, p, i, i)
+        library.trilaw_rotate.argtypes = (n, n, n, p, n, p, p, n, f, i, i)
+        library.trilaw_gated_slopes.argtypes = (n, n, p, p, p, p, p, p, i, i)
+        library.trilaw_norm_slopes.argtypes = (n, n, p, p, f, p, p, p, i, i)
         library.trilaw_attend.argtypes = (n, p, p, p, p, n, p, p, p, n, n, n, n, n, n, f, p, p, n, p, p, n, p, p, i, i)
         library.trilaw_draw.argtypes = (n, n, p, p, p, p, p, p, i, i)
-        for name in ("add_norm", "gated", "rotate", "attend", "draw"):
+        library.trilaw_exponentials.argtypes = (n, n, p, p, n, p, p, p, p, i, i)
+        library.trilaw_logit_slopes.argtypes = (n, n, p, p, p, n, p, i, i)
+        library.trilaw_exponentials.restype = library.trilaw_logit_slopes.restype = None
+        for name in ("add_norm", "gated", "rotate", "attend", "draw", "gated_slopes", "norm_slopes"):
             getattr(library, f"trilaw_{name}").restype = None
         library.trilaw_causal.argtypes = (p, p, p, p, p, p, i)
         library.trilaw_causal_backward.argtypes = (p, p, p, p, p, p, p, p, p, p, i)

@@ -56,11 +56,12 @@ def gated(gate_NI: Tensor, up_NI: Tensor) -> Tensor:
     return out_NI
 
 
-def rotate_(x_NHE: Tensor, cos_NF: Tensor, sin_NF: Tensor) -> Tensor:
-    """x turned by its position, in place: [x1 cos - x2 sin, x2 cos + x1 sin] over the halves of E. cos, sin: float32, F = E / 2."""
+def rotate_(x_NHE: Tensor, cos_NF: Tensor, sin_NF: Tensor, *, back: bool = False) -> Tensor:
+    """x turned by its position, in place: [x1 cos - x2 sin, x2 cos + x1 sin] over the halves of E. cos, sin: float32, F = E / 2. back: the
+    other way."""
     if (c := functions()) is None:
         first, second = x_NHE.float().chunk(2, -1)
-        cos, sin = cos_NF[:, None], sin_NF[:, None]
+        cos, sin = cos_NF[:, None], -sin_NF[:, None] if back else sin_NF[:, None]
         return x_NHE.copy_(torch.cat((first * cos - second * sin, second * cos + first * sin), -1))
     rows, heads, size = x_NHE.shape
     c.trilaw_rotate(
@@ -71,10 +72,42 @@ def rotate_(x_NHE: Tensor, cos_NF: Tensor, sin_NF: Tensor) -> Tensor:
         x_NHE.stride(0),
         cos_NF.data_ptr(),
         sin_NF.data_ptr(),
+        cos_NF.stride(0),
+        -1.0 if back else 1.0,
         HALF[x_NHE.dtype],
         torch.get_num_threads(),
     )
     return x_NHE
+
+
+def gated_slopes(gate_NI: Tensor, up_NI: Tensor, slope_NI: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of gate and up from that of silu(gate) * up, and silu(gate) * up. All in one dtype. Needs the library."""
+    c = functions()
+    if c is None:
+        raise AssertionError("native gradients without a library")
+    inputs = [x.contiguous() for x in (gate_NI, up_NI, slope_NI)]
+    outputs = [torch.empty_like(inputs[0]) for _ in range(3)]
+    addresses = (x.data_ptr() for x in (*inputs, *outputs))
+    c.trilaw_gated_slopes(*gate_NI.shape, *addresses, HALF[gate_NI.dtype], torch.get_num_threads())
+    return outputs[0], outputs[1], outputs[2]
+
+
+def norm_slopes(x_ND: Tensor, weight_D: Tensor, eps: float, slope_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of x and weight from that of weight * x / rms(x), which may be bfloat16. Needs the library."""
+    c = functions()
+    if c is None:
+        raise AssertionError("native gradients without a library")
+    x_ND, slope_ND = x_ND.contiguous(), slope_ND.contiguous()
+    d_x_ND, d_weight_D = torch.empty_like(x_ND), torch.empty_like(weight_D)
+    inputs = (x_ND.data_ptr(), weight_D.data_ptr(), eps, slope_ND.data_ptr())
+    outputs = (d_x_ND.data_ptr(), d_weight_D.data_ptr())
+    c.trilaw_norm_slopes(*x_ND.shape, *inputs, *outputs, HALF[slope_ND.dtype], torch.get_num_threads())
+    return d_x_ND, d_weight_D
+
+
+def knows(*tensors: Tensor) -> bool:
+    """Whether the functions here take such tensors: float32 or bfloat16, on a CPU, where there is a library."""
+    return all(x.device.type == "cpu" and x.dtype in HALF for x in tensors) and functions() is not None
 
 
 def draw(logits_BV: Tensor, heat_B: Tensor | None, u_B: Tensor, greedy_B: Tensor | None) -> tuple[Tensor, Tensor]:
