@@ -20,7 +20,7 @@ def load(job: Job) -> Callable[[int], Answer]:
     loaded = load_model(
         job["model"], dtype=getattr(torch, job["weights"] if plain else job["dtype"]), device=job["device"]
     )
-    engine = Engine(loaded.model, loaded.tokenizer, quantization=None if plain else job["weights"])
+    engine = Engine(loaded.model, loaded.tokenizer, quantization=None if plain else job["weights"], consume=True)
 
     def roll(prompts: Sequence[Sequence[int]], samples: int, new: int) -> int:
         params = SamplingParams(temperature=0.0 if job["greedy"] else 1.0, max_tokens=new, ignore_eos=True)

@@ -54,6 +54,8 @@ def test_show_prints_the_numbers(tmp_path: Path, tiny_arch: Arch) -> None:
     text = runner.invoke(app, ["show", str(folder)]).stdout
     assert f"{tiny_arch.parameters():,}" in text
     assert "not stated" in text
+    assert shown["dtype"] == "float32"
+    assert f"C functions {'in use' if shown['no_c_functions'] is None else 'not in use: '}" in text
 
 
 def test_pull_prints_the_place_and_nothing_else_on_stdout(tiny_arch: Arch) -> None:

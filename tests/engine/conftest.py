@@ -12,6 +12,7 @@ from trilaw.core.arch import Arch
 from trilaw.core.types import Message, Sample
 from trilaw.engine import Engine
 from trilaw.model.llama import CausalLM
+from trilaw.model.native import build as native
 from trilaw.model.registry import build
 
 
@@ -37,6 +38,16 @@ class Pieces:
 
     def encode_chat(self, messages: Sequence[Message], *, generation: bool = True) -> list[int]:
         return [0, *self.encode(self.render(messages)), 5]
+
+
+@pytest.fixture(params=["PyTorch", "C"])
+def tiny_arch(request: pytest.FixtureRequest, tiny_arch: Arch) -> Arch:
+    """Heads of 8, which PyTorch's operators decode, and heads of 16, which the C functions do."""
+    if request.param == "PyTorch":
+        return tiny_arch
+    if reason := native.why_not():
+        pytest.skip(reason)
+    return replace(tiny_arch, head_dim=16)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from trilaw.model.native import library
 from trilaw.training.logprobs import token_logprobs
 
 
@@ -73,3 +74,25 @@ def test_what_stays_for_backward_is_used_once_and_then_computed_again() -> None:
 
 def test_no_tokens() -> None:
     assert token_logprobs(torch.zeros(0, 4), torch.zeros(3, 4), torch.zeros(0, dtype=torch.long)).shape == (0,)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_bfloat16_head_rounds_what_goes_in_and_nothing_else(recompute: bool) -> None:
+    if not library.multiplies_halves(library.functions()):
+        pytest.skip("no bfloat16 products with float32 sums here")
+    generator = torch.Generator().manual_seed(3)
+    hidden, head = (3 * torch.randn(n, 32, generator=generator) for n in (20, 50))
+    targets, slope = torch.randint(50, (20,), generator=generator), torch.randn(20, generator=generator)
+
+    def gradients(dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+        x, w = (y.bfloat16().float().requires_grad_() for y in (hidden, head))
+        logprobs = token_logprobs(x, w, targets, recompute=recompute, words=16, dtype=dtype)
+        (slope * logprobs).sum().backward()
+        assert x.grad is not None
+        assert w.grad is not None
+        return logprobs.detach(), x.grad, w.grad
+
+    rounded, plain = gradients(torch.bfloat16), gradients(torch.float32)
+    torch.testing.assert_close(rounded[0], plain[0], atol=1e-4, rtol=1e-5)  # logits are not rounded
+    for a, b in zip(rounded[1:], plain[1:], strict=True):
+        assert 0 < (a - b).norm() < 0.01 * b.norm()  # their gradients are

@@ -79,7 +79,9 @@ def evaluate(
         store = Path(stores) / store_name(settings["model"], built.name, split, everything)
     return run(
         built,
-        Engine(loaded.model, loaded.tokenizer, quantization=quantization),
+        Engine(
+            loaded.model, loaded.tokenizer, quantization=quantization, consume=isinstance(model, str | Path)
+        ),  # ours alone
         split=split,
         limit=limit,
         samples=samples,

@@ -97,4 +97,6 @@ def solve(
     messages.append({"role": "user", "content": question})
     request = Request("solve", tuple(messages), merged(params, options), seed)
     thinking = loaded.tokenizer.render(messages).rstrip().endswith("<think>")
-    return Answer(Engine(loaded.model, loaded.tokenizer, quantization=quantization), request, thinking=thinking)
+    ours = isinstance(model, str | Path)  # loaded here, so nobody else needs its weights
+    engine = Engine(loaded.model, loaded.tokenizer, quantization=quantization, consume=ours)
+    return Answer(engine, request, thinking=thinking)

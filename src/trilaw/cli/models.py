@@ -78,10 +78,13 @@ def show_command(
 
     No weights are loaded.
     """
-    from trilaw.model import sources  # imported here: the command line starts without the model room
+    from trilaw.model import precision, sources  # imported here: the command line starts without the model room
+    from trilaw.model.native import build
 
     path = sources.resolve(model)
     numbers = _numbers(path)
+    dtype, reason = precision.choose(numbers["parameters"], precision.default_device())
+    numbers |= {"dtype": str(dtype).removeprefix("torch."), "no_c_functions": build.why_not()}
     entry = sources.catalogue().get(model)
     if entry:
         numbers["licence"] = entry.licence
@@ -104,6 +107,8 @@ def show_command(
         ("attention", f"{numbers['heads']} heads of {numbers['head_dim']}, {numbers['kv_heads']} key-value heads"),
         ("vocabulary", f"{numbers['vocab_size']:,} tokens, head {'tied' if numbers['tied'] else 'untied'}"),
         ("cache", f"{numbers['kv_bytes_per_token']:,} bytes a token at 16 bits"),
+        ("computes in", reason.removesuffix(".")),
+        ("C functions", "in use" if numbers["no_c_functions"] is None else f"not in use: {numbers['no_c_functions']}"),
     ):
         say(f"{label:<11} {text}")
 

@@ -50,10 +50,12 @@ class Engine:
         quantization: str | None = None,
         weights_version: int = 0,
         keep_samples: bool = False,
+        consume: bool = False,
     ) -> None:
         """max_batch: rows that run at once. max_kv_bytes: the most that keys and values may take (default: 40 % of the memory that is
-        free when the engine is made; taken as needed). dtype: None, or the model's own, shares the model's parameters with whoever
-        trains them; another one makes a copy, which `load_weights` refreshes. quantization: "int8" samples from an 8-bit copy
+        free when the engine is made; taken as needed). dtype: of products and cache, None: the model's own. Weights may be copied (packed, or in
+        another format), so what trains them calls `load_weights` after each update. consume: the model is not needed elsewhere, so its weights
+        may go as they are packed. quantization: "int8" samples from an 8-bit copy
         (`model.int8`), faster on a CPU and a little off the model: log-probabilities are those of the copy. keep_samples: what ended samples computed stays in the
         cache until its room is needed, so that `fork` can go on from them, and later prompts that begin with them are read faster.
 
@@ -72,7 +74,7 @@ class Engine:
         self.max_batch = max_batch
         self.weights_version = weights_version
         self.keep_samples = keep_samples
-        self._runner = Runner(model, dtype, quantization, max_kv_bytes)
+        self._runner = Runner(model, dtype, quantization, max_kv_bytes, consume)
         self._memory = self._runner.memory
         self._scheduler = Scheduler(self._runner, max_batch)
         self._rows, self._queue = self._scheduler.rows, self._scheduler.queue

@@ -38,14 +38,19 @@ class Runner:
     """The model to sample from, shared with the trainer or (in another number format) a copy, and the cache that its passes fill."""
 
     def __init__(
-        self, model: CausalLM, dtype: torch.dtype | None, quantization: str | None, max_kv_bytes: int | None
+        self,
+        model: CausalLM,
+        dtype: torch.dtype | None,
+        quantization: str | None,
+        max_kv_bytes: int | None,
+        consume: bool = False,
     ) -> None:
         self.arch = model.arch
         self.device = model.device
         self.quantization = quantization
         self.dtype = dtype or model.dtype
         self._own: CausalLM | None = None  # a copy in another dtype, where one is held
-        self.model = self._take(model)
+        self.model = self._take(model, consume)
         self.dtype = self.model.dtype  # a quantized model has its own
         self.memory = Memory(self.arch, self.dtype, self.device, max_kv_bytes)
         self._pages = self.memory.pages
@@ -196,12 +201,12 @@ class Runner:
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
 
-    def _take(self, model: CausalLM) -> CausalLM | DecodingLM:
+    def _take(self, model: CausalLM, consume: bool = False) -> CausalLM | DecodingLM:
         """The model to sample from: this one, or the engine's own form of it."""
         if self.quantization:
-            return int8.prepare(model)
+            return int8.prepare(model, consume=consume)
         if decoding.supported(self.arch, self.device, self.dtype):
-            return decoding.prepare(model, self.dtype)
+            return decoding.prepare(model, self.dtype, consume=consume)
         if model.dtype == self.dtype:
             return model
         if self._own is None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trilaw.core.arch import Arch
 from trilaw.model.attention import Cache
@@ -137,8 +137,8 @@ def supported(arch: Arch, device: torch.device, dtype: torch.dtype) -> bool:
 
 
 @torch.no_grad()
-def prepare(source: CausalLM, dtype: torch.dtype) -> DecodingLM:
-    """`source` for sampling in `dtype`, bfloat16 or float32."""
+def prepare(source: CausalLM, dtype: torch.dtype, *, consume: bool = False) -> DecodingLM:
+    """`source` for sampling in `dtype`, bfloat16 or float32. consume: it is not needed any more, so a block's weights go once they are packed."""
     halves = dtype == torch.bfloat16 and library.multiplies_halves(library.functions())
     packed = dtype == torch.bfloat16 and packs()
     copies = dtype != torch.float32 or source.dtype != dtype or source.arch.parameters() < SMALL
@@ -158,7 +158,7 @@ def prepare(source: CausalLM, dtype: torch.dtype) -> DecodingLM:
 
     def layer(block: Block) -> Layer:
         attention, mlp = block.self_attn, block.mlp
-        return Layer(
+        made = Layer(
             block.input_layernorm.weight.detach().float(),
             several(attention.q_proj, attention.k_proj, attention.v_proj),
             single(attention.o_proj.weight, attention.o_proj.bias),
@@ -166,6 +166,9 @@ def prepare(source: CausalLM, dtype: torch.dtype) -> DecodingLM:
             several(mlp.gate_proj, mlp.up_proj),
             single(mlp.down_proj.weight, mlp.down_proj.bias),
         )
+        if consume:
+            forget(block)
+        return made
 
     return DecodingLM(
         source.arch,
@@ -176,6 +179,12 @@ def prepare(source: CausalLM, dtype: torch.dtype) -> DecodingLM:
         source.model.norm.weight.detach().float(),
         single(source.head_weight, logits=True),
     )
+
+
+def forget(module: nn.Module) -> None:
+    """Let go of the weights; those that somebody else holds stay there."""
+    for weight in module.parameters():
+        weight.data = weight.data.new_empty(0)
 
 
 def packs() -> bool:

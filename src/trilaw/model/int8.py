@@ -23,7 +23,7 @@ from torch import Tensor
 
 from trilaw.core.arch import Arch
 from trilaw.core.errors import ModelError
-from trilaw.model.decoding import DecodingLM, Gathered, Layer, Map
+from trilaw.model.decoding import DecodingLM, Gathered, Layer, Map, forget
 from trilaw.model.llama import Block, CausalLM
 from trilaw.model.native import library, products
 from trilaw.model.rotation import BLOCK, Rotation
@@ -48,8 +48,10 @@ def unsupported(device: torch.device) -> str | None:
 
 
 @torch.no_grad()
-def prepare(source: CausalLM) -> DecodingLM:
-    """A copy of `source` in 8 bits. Raises ModelError where the device has no such kernel."""
+def prepare(source: CausalLM, *, consume: bool = False) -> DecodingLM:
+    """A copy of `source` in 8 bits. consume: `source` is not needed any more, so a block's weights go once they are rounded.
+
+    Raises ModelError where the device has no such kernel."""
     if reason := unsupported(source.device):
         raise ModelError(f"{reason}.")
     stream = Rotation(source.arch.hidden_size)
@@ -59,7 +61,7 @@ def prepare(source: CausalLM) -> DecodingLM:
         source.rotary,
         torch.bfloat16 if library.multiplies_bytes(library.functions()) else torch.float32,
         stream(source.model.embed_tokens.weight.float()),
-        [_layer(cast(Block, block), source.arch, stream, ones_D) for block in source.model.layers],
+        [_layer(cast(Block, block), source.arch, stream, ones_D, consume) for block in source.model.layers],
         ones_D,
         linear(stream(source.head_weight.float() * source.model.norm.weight.float()), logits=True),
     )
@@ -99,7 +101,7 @@ def linear(weight_OI: Tensor, bias_O: Tensor | None = None, *, logits: bool = Fa
     return (lambda x_NI: plain(inner(x_NI))) if rotate else plain
 
 
-def _layer(block: Block, arch: Arch, stream: Rotation, ones_D: Tensor) -> Layer:
+def _layer(block: Block, arch: Arch, stream: Rotation, ones_D: Tensor, consume: bool) -> Layer:
     attention, mlp = block.self_attn, block.mlp
     head, inner = Rotation(arch.head_dim), Rotation(arch.intermediate_size, within_blocks=True)
 
@@ -118,7 +120,7 @@ def _layer(block: Block, arch: Arch, stream: Rotation, ones_D: Tensor) -> Layer:
     gate_up_ID = gate_up_ID * block.post_attention_layernorm.weight.float()
     bias_I = None if mlp.gate_proj.bias is None else torch.cat((mlp.gate_proj.bias, mlp.up_proj.bias)).float()
     down_DI = inner(stream.rows(mlp.down_proj.weight.float()))
-    return Layer(
+    made = Layer(
         ones_D,
         Gathered(linear(stream(qkv_OD), bias_O), [len(weight) for weight in maps]),
         linear(stream.rows(out_DO), _rotated(attention.o_proj.bias, stream)),
@@ -126,6 +128,9 @@ def _layer(block: Block, arch: Arch, stream: Rotation, ones_D: Tensor) -> Layer:
         Gathered(linear(stream(gate_up_ID), bias_I), [arch.intermediate_size] * 2),
         linear(down_DI, _rotated(mlp.down_proj.bias, stream), rotate=True),
     )
+    if consume:
+        forget(block)
+    return made
 
 
 def _rotated(bias_D: Tensor | None, stream: Rotation) -> Tensor | None:

@@ -92,7 +92,7 @@ def run(config: EvalConfig, context: StageContext) -> StageResult:
     seconds, flops, tokens = 0.0, 0.0, 0
     for name in config.models:
         loaded = load(context.models.get(name, name))
-        engine = Engine(loaded.model, loaded.tokenizer)
+        engine = Engine(loaded.model, loaded.tokenizer, consume=True)
         for split in config.splits:
             result = evaluate(
                 task,

@@ -37,9 +37,8 @@ def functions() -> ctypes.CDLL | None:
         library.trilaw_causal_backward.argtypes = (p, p, p, p, p, p, p, p, p, p, i)
         library.trilaw_causal.restype = library.trilaw_causal_backward.restype = None
         if multiplies_bytes(library):
-            library.trilaw_round_rows.argtypes = (n, n, n, p, i, p, p, p, i, i)
-            library.trilaw_product_of_bytes.argtypes = (n, n, n, p, p, p, p, p, p, p, i, i)
-            library.trilaw_round_rows.restype = library.trilaw_product_of_bytes.restype = None
+            library.trilaw_product_of_bytes.argtypes = (n, n, n, n, p, i, i, p, p, p, p, i, i)
+            library.trilaw_product_of_bytes.restype = None
         if multiplies_halves(library):
             library.trilaw_product_of_halves.argtypes = (n, n, n, p, p, p, p, i, i)
             library.trilaw_product_of_halves.restype = None

@@ -10,6 +10,7 @@ bfloat16 sums are float32 and may leave as such, where PyTorch's product rounds 
 #include <stdlib.h>
 
 #include "panels.h"
+#include "round.h"
 
 #ifdef __AVX512VNNI__
 
@@ -81,13 +82,14 @@ static void multiply(const Product *p, long rows, Piece *const *kinds, int threa
     long group = GROUP / (PANEL * p->inputs), share = count / (2 * threads); /* small enough for everybody to have work */
     group = (group < share ? group : share) / wide * wide;
     if (group < wide) group = wide;
-    char *together = malloc((size_t)(rows * p->inputs));
+    char *together = rows > 1 ? malloc((size_t)(rows * p->inputs)) : 0; /* a single row lies as it should */
+    long blocks = together ? (rows + ROWS - 1) / ROWS : 0;
     Product side = *p;
-    side.x = together;
+    if (together) side.x = together;
 #pragma omp parallel num_threads(threads)
     {
 #pragma omp for schedule(static)
-        for (long block = 0; block < (rows + ROWS - 1) / ROWS; block++)
+        for (long block = 0; block < blocks; block++)
             for (long r = block * ROWS; r < rows && r < (block + 1) * ROWS;) {
                 int n = size_of[kind(rows - r)];
                 for (long i = 0; i < p->inputs; i += 4)
@@ -111,12 +113,21 @@ static void multiply(const Product *p, long rows, Piece *const *kinds, int threa
     free(together);
 }
 
-/* y [rows, outputs] = x W^T scaled by x_scale [rows] and scale [outputs], plus bias unless it is NULL. x [rows, inputs] and its sums as
-`trilaw_round_rows` leaves them; scale and bias are as long as the panels. */
-void trilaw_product_of_bytes(long rows, long outputs, long inputs, const char *x, const float *x_scale, const int32_t *x_sum, const char *panels,
-                             const float *scale, const float *bias, char *y, int half, int threads) {
-    Product p = {inputs, outputs, x, x_scale, x_sum, panels, scale, bias, y, half};
+/* y [rows, outputs] = x W^T: each row of x [rows, size] is rounded with a scale of its own (`round.h`, with `rotate` and x_half as there) to `inputs` bytes, a
+multiple of four; a weight's bytes are scaled by scale [outputs]. bias is added unless it is NULL; scale and bias are as long as the panels. */
+void trilaw_product_of_bytes(long rows, long outputs, long size, long inputs, const char *x, int x_half, int rotate, const char *panels, const float *scale,
+                             const float *bias, char *y, int half, int threads) {
+    int8_t *whole = malloc((size_t)(rows * inputs));
+    float *scales = malloc((size_t)rows * sizeof(float));
+    int32_t *sums = malloc((size_t)rows * sizeof(int32_t));
+#pragma omp parallel for num_threads(threads) if (rows > 1)
+    for (long i = 0; i < rows; i++) {
+        if (x_half) round_row(x + 2 * i * size, size, inputs, rotate, whole + i * inputs, scales + i, sums + i, 1);
+        else round_row(x + 4 * i * size, size, inputs, rotate, whole + i * inputs, scales + i, sums + i, 0);
+    }
+    Product p = {inputs, outputs, (const char *)whole, scales, sums, panels, scale, bias, y, half};
     multiply(&p, rows, of_bytes, threads);
+    free(whole), free(scales), free(sums);
 }
 
 #ifdef __AVX512BF16__

@@ -30,30 +30,30 @@ class Bytes:
         self.panels = _panels(bytes_OI)
         self.scale_O = F.pad(scale_O, padding[2:]).contiguous()
         self.bias_O = None if bias_O is None else F.pad(bias_O.float(), padding[2:]).contiguous()
+        self._weights, self._scales = self.panels.data_ptr(), self.scale_O.data_ptr()
+        self._bias = None if self.bias_O is None else self.bias_O.data_ptr()
 
     def __call__(self, x_NI: Tensor) -> Tensor:
         c = functions()
         if c is None:
             raise AssertionError("native products without a library")
         x_NI = x_NI.contiguous()
-        rows, inputs = x_NI.shape
-        threads = torch.get_num_threads()
-        whole_NI = torch.empty(rows, self.inputs, dtype=torch.int8)
-        scale_N, sum_N = torch.empty(rows), torch.empty(rows, dtype=torch.int32)
+        rows, size = x_NI.shape
         y_NO = torch.empty(rows, self.outputs, dtype=self.dtype)
-        row = (whole_NI.data_ptr(), scale_N.data_ptr(), sum_N.data_ptr())
-        c.trilaw_round_rows(rows, inputs, self.inputs, x_NI.data_ptr(), self.rotate, *row, HALF[x_NI.dtype], threads)
         c.trilaw_product_of_bytes(
             rows,
             self.outputs,
+            size,
             self.inputs,
-            *row,
-            self.panels.data_ptr(),
-            self.scale_O.data_ptr(),
-            None if self.bias_O is None else self.bias_O.data_ptr(),
+            x_NI.data_ptr(),
+            HALF[x_NI.dtype],
+            self.rotate,
+            self._weights,
+            self._scales,
+            self._bias,
             y_NO.data_ptr(),
             HALF[self.dtype],
-            threads,
+            torch.get_num_threads(),
         )
         return y_NO
 
