@@ -35,11 +35,12 @@ GOOD = Request("good", (2, 3), SamplingParams(max_tokens=4))
         ({"temperature": 0.0, "min_p": 0.5}, "temperature 0 takes the likeliest"),
         ({"stop": ("x", "")}, "a stop string is empty"),
         ({"stop_tokens": (64,)}, "stop token 64 is outside the vocabulary of 64"),
-        ({"max_tokens": 100}, "max_kv_bytes is 25,600"),
+        ({"max_tokens": 100}, "max_kv_bytes is {limit:,}"),
     ],
 )
 def test_parameters(tiny_model: CausalLM, pieces: Any, change: dict[str, Any], words: str) -> None:
-    engine = Engine(tiny_model, pieces(), max_kv_bytes=100 * tiny_model.arch.kv_bytes_per_token(4))
+    limit = 100 * tiny_model.arch.kv_bytes_per_token(4)
+    engine, words = Engine(tiny_model, pieces(), max_kv_bytes=limit), words.replace("{limit:,}", f"{limit:,}")
     bad = Request("bad", (2, 3), replace(GOOD.params, **change))
     with pytest.raises(RequestError, match=words) as caught:
         engine.submit([GOOD, bad])
@@ -127,4 +128,4 @@ def test_limits_of_the_engine(tiny_model: CausalLM, pieces: Any) -> None:
     with pytest.raises(RequestError, match="max_batch is 0"):
         Engine(tiny_model, pieces(), max_batch=0)
     with pytest.raises(RequestError, match="max_kv_bytes allows 3 tokens, an engine for this model needs 66"):
-        Engine(tiny_model, pieces(), max_kv_bytes=1000)
+        Engine(tiny_model, pieces(), max_kv_bytes=3 * tiny_model.arch.kv_bytes_per_token(4))

@@ -252,3 +252,13 @@ def test_a_cache_that_cannot_be_written_is_a_reason(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.write_text("a file where the folder should be")
     assert str(home) in reason({"TRILAW_HOME": str(home)})
+
+
+def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "native"
+    folder.mkdir()
+    folder.chmod(0o777)
+    (found,) = load({"TRILAW_HOME": str(tmp_path)})
+    assert found.status == 0
+    assert "Others may write to" in str(found.why)
+    assert not list(folder.iterdir())

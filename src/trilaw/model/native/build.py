@@ -73,7 +73,7 @@ def _load() -> ctypes.CDLL:
     try:
         about = [_run([compiler, "--version"]), platform.machine(), _processor(), *FLAGS, torch.__version__]
         digest = hashlib.sha256("\n".join(about).encode() + b"".join(sources.values())).hexdigest()[:16]
-        folder = cache_folder() / "native"
+        folder = _folder()
         built = next(filter(_whole, folder.glob(f"{digest}-*.so")), None) or _compile(compiler, sources, folder, digest)
         return ctypes.CDLL(str(built))
     except OSError as error:
@@ -90,6 +90,16 @@ def _compiler() -> str:
     raise _Unbuilt("There is no C compiler (cc or gcc) on this machine.")
 
 
+def _folder() -> Path:
+    """Where libraries are kept. What lies there is run, so nobody else may write there."""
+    folder = cache_folder() / "native"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise _Unbuilt(f"Others may write to {folder}: make it yours alone (chmod 700), or set TRILAW_HOME.")
+    return folder
+
+
 def _whole(built: Path) -> bool:
     """Whether a library is what was written: its name ends with what it holds. Loading half a file would end this process."""
     return built.stem.rpartition("-")[2] == _content(built)
@@ -100,7 +110,6 @@ def _content(built: Path) -> str:
 
 
 def _compile(compiler: str, sources: dict[str, bytes], target: Path, digest: str) -> Path:
-    target.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target) as folder:
         for name, text in sources.items():
             Path(folder, name).write_bytes(text)
