@@ -82,7 +82,7 @@ def _load() -> ctypes.CDLL:
 
 def _compiler() -> str:
     named = os.environ.get("CC")
-    for name in (named,) if named else ("cc", "gcc"):
+    for name in (named,) if named else ("gcc", "cc"):  # code of Clang asks for an OpenMP that is not there
         if found := shutil.which(name):
             return found
     if named:
