@@ -13,6 +13,7 @@ from trilaw.engine.attention import Pass, Piece, Rows
 from trilaw.engine.memory import Memory
 from trilaw.engine.pages import PAGE, Node
 from trilaw.engine.torch_rows import TorchRows, _width, attend, merge, plan
+from trilaw.model.decoding import supported
 
 CPU = torch.device("cpu")
 
@@ -70,7 +71,7 @@ def test_rows_and_pieces_against_plain_attention(data: st.DataObject) -> None:
     N = B + sum(p.end - p.start for p in pieces)
     q, k, v = (torch.randn(1, N, n, E, generator=generator) for n in (K * G, K, K))
     rows: Rows
-    if native_rows.supported(arch, memory):
+    if supported(arch, CPU, torch.float32):
         rows = native_rows.NativeRows(arch, memory, native_rows.plan(chains), places.numpy())
     else:
         rows = TorchRows(arch, memory, plan(chains, memory, CPU, torch.float32), places, int(places.max()) + 1)

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from trilaw.core.arch import Arch
 from trilaw.engine.memory import Memory
 from trilaw.engine.pages import PAGE, Node
-from trilaw.model.native import attention, library
+from trilaw.model.native import attention
 
 _WIDEST = 16  # rows of a block: enough to read a page once from memory, few enough to go around among the cores
 
@@ -44,12 +43,3 @@ class NativeRows:
         pages, tails = self._pages, self._tails
         cache = (pages.keys[layer], pages.values[layer], tails.keys[layer], tails.values[layer])
         return attention.attend(q_BHE, k_BKE, v_BKE, self._blocks, self._place_B, *cache, self._scale)
-
-
-def supported(arch: Arch, memory: Memory) -> bool:
-    return (
-        memory.device.type == "cpu"
-        and memory.dtype in (torch.float32, torch.bfloat16)
-        and arch.head_dim % library.LANES == 0
-        and library.functions() is not None
-    )

@@ -54,7 +54,7 @@ class Runner:
         self.dtype = self.model.dtype  # a quantized model has its own
         self.memory = Memory(self.arch, self.dtype, self.device, max_kv_bytes)
         self._pages = self.memory.pages
-        self._native = native_rows.supported(self.arch, self.memory)
+        self._native = decoding.supported(self.arch, self.device, self.dtype)
         self._shared: list[torch_rows.Prefixes] | Blocks = []
         self._planned = (-1, -1)  # the changes of rows and of pages that `_shared` stands for
 

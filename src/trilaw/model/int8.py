@@ -2,10 +2,11 @@
 
 W8A8, dynamic: weights are rounded once, with a scale for every output; activations as they come, with a scale for every token
 (Dettmers et al. 2022, "LLM.int8()", arXiv:2208.07339). Rotations (`rotation`, QuaRot) spread the outliers first; without them the 7 bits below
-would not do. Products accumulate in int32 without error, so a token's result does not depend on what else is in the batch. Embedding,
-norms, attention and sampling stay float32. The weights are gathered in four maps a block (q, k and v in one, gate and up in one).
+would not do. Products accumulate in int32 without error, so a token's result does not depend on what else is in the batch. The residual stream,
+norms and logits stay float32. The weights are gathered in four maps a block (q, k and v in one, gate and up in one).
 
-The kernel is FBGEMM's `linear_with_input_q_dq_qweight_dq_output_fp32`: float32 in, rounded with ONE scale for all rows, so each row is
+With AVX512-VNNI and a C library the products are ours (`native/products.c`), and what lies between them, keys and values too, is bfloat16. Elsewhere all
+of that is float32, and the kernel is FBGEMM's `linear_with_input_q_dq_qweight_dq_output_fp32`: float32 in, rounded with ONE scale for all rows, so each row is
 divided by its largest number first; float32 out. Without AVX512-VNNI it adds pairs of products in 16 bits, which overflow unless activations
 have 7 bits, so that is what they get there. Measured beside it, SmolLM2-135M's products on AVX2, 2 threads, tokens/s
 at 1 / 16 / 128 rows: float32 23 / 192 / 489, this kernel, finding its scale itself, 80 / 640 / 890, oneDNN's int8 40 / 325 / 970, `_int_mm` 22 / 23 / 23, 8-bit weights with
@@ -41,7 +42,7 @@ def unsupported(device: torch.device) -> str | None:
     if device.type != "cpu":
         return f"8-bit products run on CPUs only, not on {device}: leave quantization out there"
     try:
-        Int8Linear(torch.ones(1, 4))(torch.ones(1, 4))
+        linear(torch.ones(1, 4))(torch.ones(1, 4))
     except (AttributeError, RuntimeError):  # no such operator, or none for this processor
         return "this build of PyTorch has no 8-bit products for this CPU: leave quantization out"
     return None
