@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from trilaw.core.arch import Arch
-from trilaw.model.layers import RMSNorm, SwiGLU
+from trilaw.model.layers import Embedding, RMSNorm, SwiGLU, lowered
 from trilaw.model.lean import gated_down, rms_norm
 from trilaw.model.native.library import functions
 
@@ -104,3 +105,65 @@ def test_without_gradients_the_results_are_the_same(swiglu: SwiGLU) -> None:
     with torch.inference_mode():
         alone = norm(x), swiglu(x)
     torch.testing.assert_close((norm(x), swiglu(x)), alone, atol=1e-6, rtol=1e-6)
+
+
+def learned(module: torch.nn.Module, x: torch.Tensor, parts: int, dtype: torch.dtype) -> list[torch.Tensor]:
+    """The gradients of the module's weights after `parts` backward passes, each on another part of x."""
+    for weight in module.parameters():
+        weight.grad = None
+    for part in x.chunk(parts):
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            y = module(lowered(part) if part.is_floating_point() else part)
+        y.backward(torch.cos(torch.arange(y.numel(), dtype=torch.float32)).view(y.shape).to(y.dtype))
+    return [weight.grad for weight in module.parameters() if weight.grad is not None]
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 0.01)])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_gradients_of_parts_are_added_up_in_float32(
+    swiglu: SwiGLU, dtype: torch.dtype, bound: float, parts: int
+) -> None:
+    x = drawn(6, 9, 32, dtype=torch.float32).detach()
+    found = learned(swiglu, x, parts, dtype)
+    expected = learned(deepcopy(swiglu).double(), x.double(), parts, torch.float64)
+    assert len(found) == len(expected) == 6
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == torch.float32
+        assert (a - b).norm() < bound * b.norm()
+
+
+def test_a_gradient_that_is_kept_is_added_to_in_place() -> None:
+    table = Embedding(7, 4)
+    torch.nn.init.normal_(table.weight)
+    tokens = torch.tensor([[3, 3, 0], [6, 3, 1]])
+    first = learned(table, tokens, 1, torch.float32)[0].clone()
+    assert torch.equal(first[[2, 4, 5]], torch.zeros(3, 4))
+    held = table.weight.grad
+    assert held is not None
+    table(tokens).backward(torch.ones(2, 3, 4))
+    assert table.weight.grad is held
+    counts = torch.tensor([1.0, 1, 0, 3, 0, 0, 1])
+    torch.testing.assert_close(held, first + counts[:, None])
+
+
+def test_whoever_watches_a_gradient_gets_it() -> None:
+    table, seen = Embedding(7, 4), []
+    torch.nn.init.normal_(table.weight)
+    table.weight.register_hook(lambda gradient: seen.append(gradient.sum().item()))
+    for _ in range(2):
+        table(torch.tensor([1, 2])).sum().backward()
+    assert seen == [8.0, 8.0]
+    assert table.weight.grad is not None
+    assert table.weight.grad.sum() == 16
+
+
+def test_embedding_is_that_of_pytorch_also_with_gradients_asked_for() -> None:
+    table = Embedding(7, 4)
+    torch.nn.init.normal_(table.weight)
+    tokens, slope = (
+        torch.tensor([[3, 3, 0], [6, 3, 1]]),
+        torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1)),
+    )
+    (found,) = torch.autograd.grad(table(tokens), table.weight, slope)
+    (expected,) = torch.autograd.grad(F.embedding(tokens, table.weight), table.weight, slope)
+    torch.testing.assert_close(found, expected)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trilaw.core.arch import Arch
-from trilaw.model.lean import gated_down, rms_norm
+from trilaw.model import lean
 from trilaw.model.thin import linear
 
 
@@ -21,6 +21,8 @@ class Linear(nn.Linear):
         pass
 
     def forward(self, input: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and lean.multiplies(input, self.weight):
+            return lean.linear(input, self.weight, self.bias)
         return linear(input, self.weight, self.bias)
 
 
@@ -29,6 +31,9 @@ class Embedding(nn.Embedding):
 
     def reset_parameters(self) -> None:
         pass
+
+    def forward(self, input: Tensor) -> Tensor:
+        return lean.embed(input, self.weight) if torch.is_grad_enabled() else super().forward(input)
 
 
 def lowered(x: Tensor) -> Tensor:
@@ -52,7 +57,7 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype == torch.float32:
             if torch.is_grad_enabled():
-                return rms_norm(x, self.weight, self.eps, lowered_dtype(x))
+                return lean.rms_norm(x, self.weight, self.eps, lowered_dtype(x))
             return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
         return self.weight * F.rms_norm(x.float(), self.weight.shape, None, self.eps).to(x.dtype)
 
@@ -70,6 +75,6 @@ class SwiGLU(nn.Module):
         x = lowered(x)
         gate, up = self.gate_proj(x), self.up_proj(x)
         if torch.is_grad_enabled():
-            return gated_down(gate, up, self.down_proj.weight, self.down_proj.bias)
+            return lean.gated_down(gate, up, self.down_proj.weight, self.down_proj.bias)
         y: Tensor = self.down_proj(F.silu(gate) * up)
         return y

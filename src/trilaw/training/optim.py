@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from trilaw.core.config import Config
 from trilaw.core.errors import RunError, TrilawError
+from trilaw.model.memory import keep_freed
 from trilaw.training.muon import Muon
 
 Kind = Literal["adamw", "muon"]
@@ -54,6 +55,7 @@ class Optimizer:
     """The optimizer of one model over a run of `steps` steps. Gradients are expected in `.grad` and are cleared by `step`."""
 
     def __init__(self, model: nn.Module, config: OptimizerConfig, steps: int) -> None:
+        keep_freed()  # here, as every training process comes by
         self.config, self.steps = config, steps
         self.named = dict(model.named_parameters())
         muon = {n for n, p in self.named.items() if config.kind == "muon" and ".layers." in n and p.dim() == 2}

@@ -61,7 +61,8 @@ class Sequences:
             q_RSHE, k_RSKE, v_RSKE = (x.view(*self._shapes[0], *x.shape[2:]) for x in (q_BTHE, k_BTKE, v_BTKE))
             return attend_within(q_RSHE, k_RSKE, v_RSKE).flatten(0, 1)[None]
         gathered = zip(*(self._blocks(x[0]) for x in (q_BTHE, k_BTKE, v_BTKE)), strict=True)
-        found_PHE = torch.cat([attend_within(*block).flatten(0, 1) for block in gathered])
+        found = [attend_within(*block).flatten(0, 1) for block in gathered]
+        found_PHE = torch.cat(found) if len(found) > 1 else found[0]
         y_THE: Tensor = _Collect.apply(found_PHE, self._source_P, self._home_T, self._rest)  # type: ignore[no-untyped-call]
         return y_THE[None]
 

@@ -9,7 +9,7 @@ from tests.model.native.tensors import DTYPES, needs_library, randn, same, threa
 from torch import Tensor
 
 from trilaw.core.arch import Arch
-from trilaw.model.native import build, ops, softmax
+from trilaw.model.native import build, library, ops, softmax
 from trilaw.model.rope import Rotary, rotate, rotate_both
 
 BOUND = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
@@ -85,27 +85,32 @@ def test_queries_and_keys_are_turned_as_by_plain_operations(dtype: torch.dtype) 
         assert near(d_x, d_exact)
 
 
-@pytest.mark.parametrize("way", ["C", "PyTorch"])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("way", ["C", "C, bfloat16", "PyTorch"])
+@pytest.mark.parametrize("rows", [1, 7, 25])
 @pytest.mark.parametrize("size", [1, 5, 16, 130])
-def test_passes_over_logits(way: str, dtype: torch.dtype, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passes_over_logits(way: str, rows: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    dtype, library_ = torch.bfloat16 if "bfloat16" in way else torch.float32, library.functions()
     if way == "PyTorch":
         monkeypatch.setattr(softmax, "functions", lambda: None)
-    elif build.library() is None:
-        pytest.skip(str(build.why_not()))
-    logits, first = 5 * randn(1, 7, size), 100
-    targets = torch.tensor([100, 99 + size, 99, 100 + size, 0, 100 + size // 2, 100])  # some of them in other slices
-    found, slope, factor = torch.full((7,), 9.0), randn(2, 7), randn(3, 7)
-    kept, top, total = softmax.exponentials(logits.clone(), targets, first, found, dtype)
+    elif library_ is None or (dtype == torch.bfloat16 and not library.multiplies_halves(library_)):
+        pytest.skip(build.why_not() or "the library has no bfloat16 products")
+    x, head, first = randn(1, rows, 9).to(dtype), 2 * randn(4, size, 9), 100
+    logits = x.double() @ head.to(dtype).double().T
+    some = [100, 99 + size, 99, 100 + size, 0, 100 + size // 2, 100] * 4  # some of them in other slices
+    targets, found = torch.tensor(some[:rows]), torch.full((rows,), 9.0)
+    slope, factor = randn(2, rows), randn(3, rows)
+    kept, top, total = softmax.exponentials(x, head, targets, first, found)
     inside = (targets >= first) & (targets < first + size)
     place = (targets - first).clamp(0, size - 1)
-    assert torch.equal(found, torch.where(inside, logits[torch.arange(7), place], 9.0))
-    assert torch.equal(top, logits.amax(1))
-    exact = (logits.double() - top.double()[:, None]).exp()
+    expected = torch.where(inside, logits[torch.arange(rows), place], 9.0)
+    assert torch.allclose(found.double(), expected, rtol=1e-5, atol=1e-5)  # also in bfloat16: logits are not rounded
+    assert torch.allclose(top.double(), logits.amax(1), rtol=1e-5, atol=1e-5)
+    exact = (logits - logits.amax(1, keepdim=True)).exp()
+    assert kept.dtype == dtype
     assert near(kept, exact)
-    assert torch.allclose(total.double(), exact.sum(1), rtol=1e-5)
+    assert torch.allclose(total.double(), exact.sum(1), rtol=1e-4)
     expected = kept.double() * factor.double()[:, None]
-    expected[torch.arange(7), place] += slope.double() * inside
+    expected[torch.arange(rows), place] += slope.double() * inside
     turned = softmax.logit_slopes_(kept, factor, targets, first, slope)
     assert turned.data_ptr() == kept.data_ptr()
     assert near(turned, expected)

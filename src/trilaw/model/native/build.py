@@ -31,8 +31,8 @@ import torch
 from trilaw.model.sources import cache_folder
 
 SOURCES = (
-    *("vector.h", "panels.h", "round.h"),
-    *("rows.c", "attention.c", "sample.c", "products.c", "causal.c", "softmax.c"),
+    *("vector.h", "panels.h", "packing.h", "round.h", "softmax.h"),
+    *("rows.c", "attention.c", "sample.c", "products.c", "matmul.c", "causal.c", "softmax.c", "head.c"),
 )
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
 _SECONDS = 120  # a compiler that takes longer is given up

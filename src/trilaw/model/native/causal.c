@@ -10,7 +10,7 @@ tokens q_step, k_step, v_step apart.
 */
 #include <stdlib.h>
 
-#include "panels.h"
+#include "packing.h"
 
 #define BLOCK PANEL /* queries at a time */
 
@@ -28,8 +28,8 @@ INLINE void multiply_kind(long rows, long bytes, const char *x, long step, const
         int n = rows - r >= most ? most : 1;
         for (int j = 0; j < n; j++)
             for (int c = 0; c < 2; c++) sums[j][c] = add ? load(out, (r + j) * to + c * LANES, 0) : all(0.0f);
-        if (n == 1) multiply_rows(1, 1, kind, bytes, x + r * step, step, 4, panel, 0, sums);
-        else multiply_rows(most, 1, kind, bytes, x + r * step, step, 4, panel, 0, sums);
+        if (n == 1) multiply_rows(1, 1, kind, 0, bytes, x + r * step, step, 4, panel, 0, sums);
+        else multiply_rows(most, 1, kind, 0, bytes, x + r * step, step, 4, panel, 0, sums);
         for (int j = 0; j < n; j++)
             for (int c = 0; c < 2; c++) store(out, (r + j) * to + c * LANES, sums[j][c], 0);
         r += n;
@@ -39,28 +39,6 @@ INLINE void multiply_kind(long rows, long bytes, const char *x, long step, const
 static void multiply(long rows, long bytes, const char *x, long step, const char *panel, float *out, long to, int add, int half) {
     if (half) multiply_kind(rows, bytes, x, step, panel, out, to, add, HALVES);
     else multiply_kind(rows, bytes, x, step, panel, out, to, add, FLOATS);
-}
-
-/* A panel whose outputs are `count` rows of x, up to 32; the rest is zero. */
-static void panel_of_rows(const char *x, long step, long count, long bytes, char *panel) {
-    if (count < PANEL) memset(panel, 0, (size_t)(bytes * PANEL));
-    for (long i = 0; i < bytes / 4; i++)
-        for (long r = 0; r < count; r++) memcpy(panel + i * STEP + 4 * r, x + r * step + 4 * i, 4);
-}
-
-/* A panel whose inputs are `count` rows of x and whose outputs are 32 columns; bfloat16 rows go in pairs, a missing last one is zero. */
-static void panel_of_columns(const char *x, long step, long count, char *panel, int half) {
-    for (long r = 0; r < count; r += half ? 2 : 1)
-        for (int c = 0; c < 2; c++) {
-            const char *at = x + r * step;
-            char *to = panel + r / (half ? 2 : 1) * STEP + 64 * c;
-            if (half) {
-                v16 a = load(at, c * LANES, 1), b = r + 1 < count ? load(at + step, c * LANES, 1) : all(0.0f);
-                *(u16x_memory *)to = ((u16x)a >> 16) | ((u16x)b & 0xffff0000u);
-            } else {
-                store(to, 0, load(at, c * LANES, 0), 0);
-            }
-        }
 }
 
 /* out [size, padded] = the columns of x [count, size] as rows, zeros after them. */

@@ -28,7 +28,7 @@ def functions() -> ctypes.CDLL | None:
         library.trilaw_norm_slopes.argtypes = (n, n, p, p, f, p, p, p, i, i)
         library.trilaw_attend.argtypes = (n, p, p, p, p, n, p, p, p, n, n, n, n, n, n, f, p, p, n, p, p, n, p, p, i, i)
         library.trilaw_draw.argtypes = (n, n, p, p, p, p, p, p, i, i)
-        library.trilaw_exponentials.argtypes = (n, n, p, p, n, p, p, p, p, i, i)
+        library.trilaw_exponentials.argtypes = (n, n, p, p, n, p, p, p, i)
         library.trilaw_logit_slopes.argtypes = (n, n, p, p, p, n, p, i, i)
         library.trilaw_exponentials.restype = library.trilaw_logit_slopes.restype = None
         for name in ("add_norm", "gated", "rotate", "attend", "draw", "gated_slopes", "norm_slopes"):
@@ -42,6 +42,9 @@ def functions() -> ctypes.CDLL | None:
         if multiplies_halves(library):
             library.trilaw_product_of_halves.argtypes = (n, n, n, p, p, p, p, i, i)
             library.trilaw_product_of_halves.restype = None
+            library.trilaw_matmul.argtypes = (n, p, p, p, p, i, i, i)
+            library.trilaw_head.argtypes = (n, p, p, p, n, p, p, p, p, i)
+            library.trilaw_matmul.restype = library.trilaw_head.restype = None
     return library
 
 

@@ -34,14 +34,14 @@ INLINE v16 dot(v16 sum, v16 w, int32_t four, const int kind) {
     return sum + w * x;
 }
 
-/* sums[r][c] += rows of x, `x_row` bytes apart and their next four bytes `x_four`, times C panels, `next` bytes apart. */
-INLINE void multiply_rows(const int R, const int C, const int kind, long bytes, const char *x, long x_row, long x_four, const char *panel, long next,
+/* sums[r][c] += (or =, if `fresh`) rows of x, `x_row` bytes apart and their next four bytes `x_four`, times C panels, `next` bytes apart. */
+INLINE void multiply_rows(const int R, const int C, const int kind, const int fresh, long bytes, const char *x, long x_row, long x_four, const char *panel, long next,
                           v16 sums[ROWS][8]) {
     v16 s[ROWS][8]; /* a copy that no later loop picks from by a variable: so it stays in registers */
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 16
-        for (int c = 0; c < 2 * C; c++) s[r][c] = sums[r][c];
+        for (int c = 0; c < 2 * C; c++) s[r][c] = fresh ? all(0.0f) : sums[r][c];
 #pragma GCC unroll 1
     for (long i = 0; i < bytes / 4; i++) {
         v16 w[8];

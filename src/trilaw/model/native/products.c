@@ -30,8 +30,8 @@ typedef struct {
 
 /* R rows from `row` on, times C panels from `panel` on. */
 INLINE void piece(const Product *p, long row, long panel, const int R, const int C, const int kind) {
-    v16 sums[ROWS][8] = {{{0}}};
-    multiply_rows(R, C, kind, p->inputs, p->x + row * p->inputs, 4, 4 * R, p->panels + panel * PANEL * p->inputs, PANEL * p->inputs, sums);
+    v16 sums[ROWS][8];
+    multiply_rows(R, C, kind, 1, p->inputs, p->x + row * p->inputs, 4, 4 * R, p->panels + panel * PANEL * p->inputs, PANEL * p->inputs, sums);
     for (int r = 0; r < R; r++)
         for (int c = 0; c < 2 * C; c++) {
             long at = panel * PANEL + c * LANES, here = (row + r) * p->outputs + at, left = p->outputs - at;

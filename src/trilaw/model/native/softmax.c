@@ -1,38 +1,15 @@
 /* The passes over a slice of the vocabulary that a token's log-probability and its gradient take (`training/logprobs.py`), one each.
 
 N tokens; `size` words from word `first` on; a target may lie in the slice or not. */
-#include "vector.h"
+#include "softmax.h"
 
-INLINE void exponentials(const float *logits, long size, float *top, float *total, void *kept, int half) {
-    long whole = size / LANES * LANES;
-    v16 high = all(-INFINITY), mass = all(0.0f);
-    float most = -INFINITY, rest = 0;
-    for (long i = 0; i < whole; i += LANES) high = largest(load(logits, i, 0), high);
-    for (long i = whole; i < size; i++) most = logits[i] > most ? logits[i] : most;
-    most = peak(high) > most ? peak(high) : most;
-    for (long i = 0; i < whole; i += LANES) {
-        v16 e = exponential(load(logits, i, 0) - most);
-        mass += e;
-        store(kept, i, e, half);
-    }
-    for (long i = whole; i < size; i++) {
-        float e = expf(logits[i] - most);
-        rest += e;
-        put(kept, i, e, half);
-    }
-    *top = most;
-    *total = sum(mass) + rest;
-}
-
-/* kept = exp(logits - top) [N, size], which may be logits itself; top and the sum of kept for each token; found: the target's logit, where it is here. */
-void trilaw_exponentials(long rows, long size, const float *logits, const int64_t *targets, long first, float *top, float *total, float *found, char *kept,
-                         int half, int threads) {
+/* logits [N, size] become exp(logits - top), in place; of each token the largest logit, the sum of the exponentials and the target's logit, if it is here. */
+void trilaw_exponentials(long rows, long size, float *logits, const int64_t *targets, long first, float *top, float *total, float *found, int threads) {
 #pragma omp parallel for num_threads(threads) if (rows > 1)
     for (long i = 0; i < rows; i++) {
-        const float *from = logits + i * size;
-        if (targets[i] >= first && targets[i] < first + size) found[i] = from[targets[i] - first];
-        if (half) exponentials(from, size, top + i, total + i, kept + 2 * i * size, 1);
-        else exponentials(from, size, top + i, total + i, kept + 4 * i * size, 0);
+        float *row = logits + i * size;
+        if (targets[i] >= first && targets[i] < first + size) found[i] = row[targets[i] - first];
+        exponentials(row, size, top + i, total + i, row, 0);
     }
 }
 

@@ -5,30 +5,53 @@ Shapes: N tokens, v words of the slice.
 
 from __future__ import annotations
 
+import ctypes
+
 import torch
 from torch import Tensor
 
 from trilaw.model.native import ops
 from trilaw.model.native.library import HALF, functions
+from trilaw.model.native.matmul import Operand
 
 
 def exponentials(
-    logits_Nv: Tensor, targets_N: Tensor, first: int, found_N: Tensor, dtype: torch.dtype
+    x_ND: Tensor, head_vD: Tensor, targets_N: Tensor, first: int, found_N: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """exp(logits - top) in `dtype`, top, and the sum of the exponentials; found_N gets the logits of the targets that are in the slice, which
-    begins with word `first`. logits_Nv, float32, is used up."""
-    c = functions() if ops.knows(logits_Nv) and dtype in HALF else None
+    """Of the logits x head^T of a slice that begins with word `first`: exp(logits - top), top, and the sum of the exponentials. found_N gets the
+    logits of the targets that are in the slice.
+
+    x_ND: bfloat16 where there are products with float32 sums (`matmul.knows`), and the exponentials then are too; else float32.
+    """
+    if x_ND.dtype == torch.bfloat16:
+        return _exponentials_of_halves(x_ND, head_vD, targets_N, first, found_N)
+    logits_Nv = x_ND @ head_vD.T.to(x_ND.dtype)
+    c = functions() if logits_Nv.dtype == torch.float32 and ops.knows(logits_Nv) else None
     if c is None:
         at_N, inside_N = _within(targets_N, first, logits_Nv)
         found_N.copy_(torch.where(inside_N, logits_Nv.gather(1, at_N[:, None])[:, 0], found_N))
         top_N = logits_Nv.amax(dim=-1)
         above_Nv = logits_Nv.sub_(top_N[:, None]).exp_()
-        return above_Nv.to(dtype), top_N, above_Nv.sum(dim=-1)
-    top_N, total_N = (torch.empty(len(logits_Nv)) for _ in range(2))
-    kept_Nv = logits_Nv if dtype == torch.float32 else torch.empty_like(logits_Nv, dtype=dtype)
-    outputs = (x.data_ptr() for x in (top_N, total_N, found_N, kept_Nv))
+        return above_Nv, top_N, above_Nv.sum(dim=-1)
+    top_N, total_N = torch.empty(2, len(logits_Nv))
+    outputs = (x.data_ptr() for x in (top_N, total_N, found_N))
     addresses = (logits_Nv.data_ptr(), targets_N.data_ptr(), first, *outputs)
-    c.trilaw_exponentials(*logits_Nv.shape, *addresses, HALF[dtype], torch.get_num_threads())
+    c.trilaw_exponentials(*logits_Nv.shape, *addresses, torch.get_num_threads())
+    return logits_Nv, top_N, total_N
+
+
+def _exponentials_of_halves(
+    x_ND: Tensor, head_vD: Tensor, targets_N: Tensor, first: int, found_N: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    c = functions()
+    if c is None:
+        raise AssertionError("native products without a library")
+    kept_Nv = torch.empty(len(x_ND), len(head_vD), dtype=torch.bfloat16)
+    top_N, total_N = torch.empty(2, len(x_ND))
+    x, head = Operand.of(x_ND), Operand.of(head_vD)
+    outputs = (x.data_ptr() for x in (top_N, total_N, found_N, kept_Nv))
+    addresses = (ctypes.byref(x), ctypes.byref(head), targets_N.data_ptr(), first, *outputs)
+    c.trilaw_head(x_ND.shape[1], *addresses, torch.get_num_threads())
     return kept_Nv, top_N, total_N
 
 

@@ -10,6 +10,10 @@ constant wherever these are inlined, so nothing is decided in a loop.
 #include <stdint.h>
 #include <string.h>
 
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
 #define INLINE static inline __attribute__((always_inline))
 #define LANES 16
 
@@ -61,8 +65,16 @@ INLINE u16x rounded(v16 x) { /* a bfloat16 in the lower half of each number */
     return (broken & 0x7fc0) | (~broken & ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16));
 }
 
+INLINE h16 halves(v16 x) {
+#ifdef __AVX512BF16__
+    return (h16)_mm512_cvtneps_pbh((__m512)x); /* takes numbers below 1.2e-38 for zero */
+#else
+    return __builtin_convertvector(rounded(x), h16);
+#endif
+}
+
 INLINE void store(void *to, long at, v16 x, int half) {
-    if (half) *(h16_memory *)((uint16_t *)to + at) = __builtin_convertvector(rounded(x), h16);
+    if (half) *(h16_memory *)((uint16_t *)to + at) = halves(x);
     else *(v16_memory *)((float *)to + at) = x;
 }
 
