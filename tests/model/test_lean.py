@@ -118,7 +118,7 @@ def learned(module: torch.nn.Module, x: torch.Tensor, parts: int, dtype: torch.d
     return [weight.grad for weight in module.parameters() if weight.grad is not None]
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 0.01)])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
 @pytest.mark.parametrize("parts", [1, 3])
 def test_gradients_of_parts_are_added_up_in_float32(
     swiglu: SwiGLU, dtype: torch.dtype, bound: float, parts: int
