@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trilaw.core.arch import Arch
-from trilaw.model.layers import Linear, lowered
+from trilaw.model.layers import Linear, lowered, several
 from trilaw.model.native import attention as native
 from trilaw.model.rope import rotate_both
 
@@ -54,16 +54,21 @@ class Attention(nn.Module):
         self.o_proj = Linear(q_size, arch.hidden_size, bias=arch.attention_bias)
 
     def forward(
-        self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask_BHTS: Tensor | None, cache: Cache | None
+        self,
+        x_BTD: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask_BHTS: Tensor | None,
+        cache: Cache | None,
+        base_BTD: Tensor | None = None,
     ) -> Tensor:
-        x_BTD = lowered(x_BTD)
+        """[B, T, D]: plus `base_BTD`, if there is one."""
         rows, tokens, _ = x_BTD.shape
-        projected = (self.q_proj(x_BTD), self.k_proj(x_BTD), self.v_proj(x_BTD))
+        projected = several(lowered(x_BTD), self.q_proj, self.k_proj, self.v_proj)
         q_BTHE, k_BTKE, v_BTKE = (y.view(rows, tokens, -1, self.head_dim) for y in projected)
         q_BTHE, k_BTKE = rotate_both(q_BTHE, k_BTKE, *rotary)
         if cache is not None:
             y_BTHE = cache.attend(self.layer, q_BTHE, k_BTKE, v_BTKE)
         else:
             y_BTHE = attend_within(q_BTHE, k_BTKE, v_BTKE, mask_BHTS)
-        y_BTD: Tensor = self.o_proj(y_BTHE.reshape(rows, tokens, self.heads * self.head_dim))
+        y_BTD: Tensor = self.o_proj(y_BTHE.reshape(rows, tokens, self.heads * self.head_dim), base_BTD)
         return y_BTD

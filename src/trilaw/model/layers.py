@@ -20,10 +20,19 @@ class Linear(nn.Linear):
     def reset_parameters(self) -> None:
         pass
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, base: Tensor | None = None) -> Tensor:
+        """base + x W^T + b, without a base x W^T + b."""
         if torch.is_grad_enabled() and lean.multiplies(input, self.weight):
-            return lean.linear(input, self.weight, self.bias)
-        return linear(input, self.weight, self.bias)
+            return lean.maps(input, (self.weight, self.bias), base=base)[0]
+        y = linear(input, self.weight, self.bias)
+        return y if base is None else base + y
+
+
+def several(x: Tensor, *maps: Linear) -> tuple[Tensor, ...]:
+    """Each map of x."""
+    if torch.is_grad_enabled() and lean.multiplies(x, *(m.weight for m in maps)):
+        return lean.maps(x, *((m.weight, m.bias) for m in maps))
+    return tuple(m(x) for m in maps)
 
 
 class Embedding(nn.Embedding):
@@ -71,10 +80,10 @@ class SwiGLU(nn.Module):
         self.up_proj = Linear(arch.hidden_size, arch.intermediate_size, bias=arch.mlp_bias)
         self.down_proj = Linear(arch.intermediate_size, arch.hidden_size, bias=arch.mlp_bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = lowered(x)
-        gate, up = self.gate_proj(x), self.up_proj(x)
+    def forward(self, x: Tensor, base: Tensor | None = None) -> Tensor:
+        """Plus `base`, if there is one."""
+        gate, up = several(lowered(x), self.gate_proj, self.up_proj)
         if torch.is_grad_enabled():
-            return lean.gated_down(gate, up, self.down_proj.weight, self.down_proj.bias)
-        y: Tensor = self.down_proj(F.silu(gate) * up)
+            return lean.gated_down(gate, up, self.down_proj.weight, self.down_proj.bias, base)
+        y: Tensor = self.down_proj(F.silu(gate) * up, base)
         return y

@@ -5,8 +5,8 @@ and gate and up. The rest is computed again in backward: a few passes over memor
 not be fetched and filled. Where there is a C library each is one function a direction. For weights in float32 or float64, as training has them;
 autocast may lower the products.
 
-A linear map under bfloat16 autocast is three products (`native/matmul.py`) that take the float32 weights as they are, and add its gradient to
-the one that is kept, in float32: no copies of weights in bfloat16, no rounding of their gradients, no additions.
+Linear maps under bfloat16 autocast are products of our own (`native/matmul.py`), which take float32 weights as they are and add a weight's
+gradient to the one that is kept, in float32: no copies of weights in bfloat16, no rounding of their gradients, no additions.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from trilaw.model.gradients import kept_gradient
-from trilaw.model.native import matmul, ops
+from trilaw.model.native import ops
 from trilaw.model.native.library import HALF
+from trilaw.model.native.matmul import Packed, knows, left, multiply, right
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -71,47 +72,66 @@ class _Embed(torch.autograd.Function):
         return None, d_table_VD if kept_VD is None else None
 
 
-class _Linear(torch.autograd.Function):
-    """y = x W^T + b in bfloat16, by products of our own."""
+class _Maps(torch.autograd.Function):
+    """x W^T + b for several (W, b), by products of our own; base + x W^T + b for a single one, in the dtype of the base."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight_OI)
-        return matmul.matmul(x.flatten(0, -2), weight_OI, bias_O).view(*x.shape[:-1], len(weight_OI))
+    def forward(ctx: Any, x: Tensor, base: Tensor | None, *weights: Tensor | None) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(x, *weights[::2])
+        rows = left(x.flatten(0, -2))
+        dtype = torch.bfloat16 if base is None else base.dtype
+        base_NO = None if base is None else base.flatten(0, -2)
+        maps = zip(weights[::2], weights[1::2], strict=True)
+        made = (multiply(rows, right(w), b, base_MN=base_NO, dtype=dtype) for w, b in maps if w is not None)
+        return tuple(y_NO.view(*x.shape[:-1], -1) for y_NO in made)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        x, weight_OI = ctx.saved_tensors
-        slope_NO = slope.flatten(0, -2)
-        d_x = matmul.matmul(slope_NO, weight_OI.T, dtype=x.dtype).view(x.shape)
-        return d_x, *_slopes_of_map(ctx, slope_NO, x.flatten(0, -2), weight_OI)
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        x, *weights = ctx.saved_tensors
+        x_columns, d_x_NI, found = right(x.flatten(0, -2).T, turns=True), None, []
+        for place, (weight_OI, slope) in enumerate(zip(weights, slopes, strict=True)):
+            slope_NO = slope.flatten(0, -2)
+            d_x_NI = multiply(left(slope_NO), right(weight_OI.T), base_MN=d_x_NI, out_MN=d_x_NI, dtype=x.dtype)
+            wants_bias = ctx.needs_input_grad[3 + 2 * place]
+            found += [
+                _add_slope(weight_OI, slope_NO, x_columns),
+                slope_NO.sum(0, dtype=weight_OI.dtype) if wants_bias else None,
+            ]
+        return None if d_x_NI is None else d_x_NI.view(x.shape), slopes[0] if ctx.needs_input_grad[1] else None, *found
 
 
 class _GatedDown(torch.autograd.Function):
-    """y = (silu(gate) * up) W^T + b."""
+    """y = base + (silu(gate) * up) W^T + b."""
 
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor, weight_DI: Tensor, bias_D: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, gate: Tensor, up: Tensor, base: Tensor | None, weight_DI: Tensor, bias_D: Tensor | None
+    ) -> Tensor:
         ctx.save_for_backward(gate, up, weight_DI)
         if ops.knows(gate, up):
             inner = ops.gated(gate.flatten(0, -2), up.flatten(0, -2)).view(gate.shape)
         else:
             inner = F.silu(gate).mul_(up)
-        if multiplies(inner, weight_DI):
-            return matmul.matmul(inner.flatten(0, -2), weight_DI, bias_D).view(*gate.shape[:-1], len(weight_DI))
-        return F.linear(inner, weight_DI, bias_D)
+        if not multiplies(inner, weight_DI):
+            y = F.linear(inner, weight_DI, bias_D)
+            return y if base is None else base + y
+        base_ND = None if base is None else base.flatten(0, -2)
+        dtype = inner.dtype if base is None else base.dtype
+        y_ND = multiply(left(inner.flatten(0, -2)), right(weight_DI), bias_D, base_MN=base_ND, dtype=dtype)
+        return y_ND.view(*gate.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         gate, up, weight_DI = ctx.saved_tensors
         slope_ND = slope.flatten(0, -2)
-        if multiplies(slope, weight_DI):
-            d_inner = matmul.matmul(slope_ND, weight_DI.T).view(gate.shape)
+        ours = multiplies(gate, weight_DI)
+        if ours:
+            d_inner = multiply(left(slope_ND), right(weight_DI.T)).view(gate.shape)
         else:
-            d_inner = slope @ weight_DI.to(slope.dtype)
-        if ops.knows(gate, up, d_inner) and gate.dtype == d_inner.dtype:
+            d_inner = slope.to(gate.dtype) @ weight_DI.to(gate.dtype)
+        if ops.knows(gate, up, d_inner):
             slopes = ops.gated_slopes(gate.flatten(0, -2), up.flatten(0, -2), d_inner.flatten(0, -2))
             d_gate, d_up, inner = (y.view(gate.shape) for y in slopes)
         else:
@@ -119,19 +139,22 @@ class _GatedDown(torch.autograd.Function):
             inner = active * up
             d_up = active.mul_(d_inner)
             d_gate = torch.ops.aten.silu_backward(d_inner.mul_(up), gate)
-        return d_gate, d_up, *_slopes_of_map(ctx, slope_ND, inner.flatten(0, -2), weight_DI)
+        inner_NI = inner.flatten(0, -2)
+        if ours:
+            d_weight_DI = _add_slope(weight_DI, slope_ND, right(inner_NI.T, turns=True))
+        else:
+            d_weight_DI = (slope_ND.to(gate.dtype).T @ inner_NI).to(weight_DI.dtype)
+        d_bias_D = slope_ND.sum(0, dtype=weight_DI.dtype) if ctx.needs_input_grad[4] else None
+        return d_gate, d_up, slope if ctx.needs_input_grad[2] else None, d_weight_DI, d_bias_D
 
 
-def _slopes_of_map(ctx: Any, slope_NO: Tensor, x_NI: Tensor, weight_OI: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of a linear map's weight and bias, the last two inputs of a function, from that of what it gives."""
-    d_bias_O = slope_NO.sum(0, dtype=weight_OI.dtype) if ctx.needs_input_grad[-1] else None
-    if not multiplies(slope_NO, weight_OI):
-        return (slope_NO.T @ x_NI).to(weight_OI.dtype), d_bias_O
+def _add_slope(weight_OI: Tensor, slope_NO: Tensor, x_columns: Packed) -> Tensor | None:
+    """The gradient of a map's weight from that of what it gives; None if it was added to the one that is kept."""
     kept_OI = kept_gradient(weight_OI)
-    if kept_OI is None:
-        return matmul.matmul(slope_NO.T, x_NI.T, dtype=torch.float32), d_bias_O
-    matmul.matmul(slope_NO.T, x_NI.T, out=kept_OI, add=True)
-    return None, d_bias_O
+    d_weight_OI = multiply(
+        left(slope_NO.T, turns=True), x_columns, base_MN=kept_OI, out_MN=kept_OI, dtype=torch.float32
+    )
+    return d_weight_OI if kept_OI is None else None
 
 
 def rms_norm(x: Tensor, weight_D: Tensor, eps: float, dtype: torch.dtype | None = None) -> Tensor:
@@ -146,18 +169,20 @@ def embed(tokens: Tensor, table_VD: Tensor) -> Tensor:
     return y
 
 
-def multiplies(x: Tensor, weight_OI: Tensor) -> bool:
-    """Whether `linear` takes them: bfloat16 numbers and float32 weights, where there are products for them."""
-    return x.dtype == torch.bfloat16 and weight_OI.dtype == torch.float32 and matmul.knows(x, weight_OI)
+def multiplies(x: Tensor, *weights: Tensor) -> bool:
+    """Whether `maps` takes them: bfloat16 numbers and float32 weights, where there are products for them."""
+    return x.dtype == torch.bfloat16 and all(w.dtype == torch.float32 for w in weights) and knows(x, *weights)
 
 
-def linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
-    """x W^T + b over the last dimension, in bfloat16."""
-    y: Tensor = _Linear.apply(x, weight_OI, bias_O)  # type: ignore[no-untyped-call]
+def maps(x: Tensor, *weights: tuple[Tensor, Tensor | None], base: Tensor | None = None) -> tuple[Tensor, ...]:
+    """x W^T + b over the last dimension, in bfloat16, for each (W, b); `base` plus that, in its dtype, where there is a single one."""
+    y: tuple[Tensor, ...] = _Maps.apply(x, base, *(w for pair in weights for w in pair))  # type: ignore[no-untyped-call]
     return y
 
 
-def gated_down(gate: Tensor, up: Tensor, weight_DI: Tensor, bias_D: Tensor | None) -> Tensor:
-    """The linear map (weight_DI, bias_D) of silu(gate) * up, both [..., I]."""
-    y: Tensor = _GatedDown.apply(gate, up, weight_DI, bias_D)  # type: ignore[no-untyped-call]
+def gated_down(
+    gate: Tensor, up: Tensor, weight_DI: Tensor, bias_D: Tensor | None, base: Tensor | None = None
+) -> Tensor:
+    """The linear map (weight_DI, bias_D) of silu(gate) * up, both [..., I]; plus `base`, if there is one, in its dtype."""
+    y: Tensor = _GatedDown.apply(gate, up, base, weight_DI, bias_D)  # type: ignore[no-untyped-call]
     return y

@@ -30,8 +30,8 @@ class Block(nn.Module):
     def forward(
         self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask_BHTS: Tensor | None, cache: Cache | None
     ) -> Tensor:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotary, mask_BHTS, cache)
-        x_BTD = x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+        x_BTD = self.self_attn(self.input_layernorm(x_BTD), rotary, mask_BHTS, cache, x_BTD)
+        x_BTD = self.mlp(self.post_attention_layernorm(x_BTD), x_BTD)
         return x_BTD
 
 

@@ -9,7 +9,7 @@ format, and become the gradient in place; with `recompute` they are computed aga
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from trilaw.model.gradients import kept_gradient
-from trilaw.model.native import matmul
-from trilaw.model.native.softmax import exponentials, logit_slopes_
+from trilaw.model.native.matmul import knows, left, multiply, right
+from trilaw.model.native.softmax import exponentials, logit_slopes_, packed_exponentials
 
 SLICE = 4096  # words; of 1,000 tokens their logits take 16 MB
 
@@ -39,17 +39,16 @@ class _TokenLogprobs(torch.autograd.Function):
     ) -> Tensor:
         kept, normalisers = [], []
         with torch.autocast(hidden_ND.device.type, enabled=False):
-            scaled_ND = (hidden_ND.float() / temperature).to(dtype)
-            found_N = scaled_ND.new_empty(len(scaled_ND), dtype=torch.float32)
-            for first, weight_vD in _slices(head_VD, words):
-                kept_Nv, top_N, total_N = exponentials(scaled_ND, weight_vD, targets_N, first, found_N)
+            slices = _Slices((hidden_ND.float() / temperature).to(dtype), targets_N)
+            for first in range(0, len(head_VD), words):
+                kept_Nv, top_N, total_N = slices.exponentials(head_VD[first : first + words], first)
                 normalisers.append(top_N + total_N.log_())
                 if keep:
                     kept.append((kept_Nv, top_N))
         normaliser_N = torch.logsumexp(torch.stack(normalisers), dim=0)
         ctx.save_for_backward(hidden_ND, head_VD, targets_N, normaliser_N)
         ctx.temperature, ctx.words, ctx.kept, ctx.dtype = temperature, words, kept, dtype
-        return found_N - normaliser_N
+        return slices.found_N - normaliser_N
 
     @staticmethod
     @once_differentiable
@@ -57,41 +56,52 @@ class _TokenLogprobs(torch.autograd.Function):
         hidden_ND, head_VD, targets_N, normaliser_N = ctx.saved_tensors
         wants_hidden, wants_head = ctx.needs_input_grad[:2]
         with torch.autocast(hidden_ND.device.type, enabled=False):
-            scaled_ND = (hidden_ND.float() / ctx.temperature).to(ctx.dtype)
-            d_scaled_ND = torch.zeros_like(scaled_ND, dtype=torch.float32)
+            slices = _Slices((hidden_ND.float() / ctx.temperature).to(ctx.dtype), targets_N)
+            d_scaled_ND = torch.zeros_like(hidden_ND, dtype=torch.float32) if wants_hidden else None
             held_VD = kept_gradient(head_VD) if wants_head else None
-            d_head_VD = torch.empty_like(head_VD, dtype=torch.float32) if wants_head and held_VD is None else held_VD
-            slope_N, unused_N = slope_N.contiguous(), torch.empty_like(normaliser_N)
-            for first, weight_vD in _slices(head_VD, ctx.words):
-                if ctx.kept:
-                    kept_Nv, top_N = ctx.kept.pop(0)
-                else:
-                    kept_Nv, top_N, _ = exponentials(scaled_ND, weight_vD, targets_N, first, unused_N)
+            d_head_VD = torch.zeros_like(head_VD, dtype=torch.float32) if wants_head and held_VD is None else held_VD
+            slope_N = slope_N.contiguous()
+            for first in range(0, len(head_VD), ctx.words):
+                weight_vD = head_VD[first : first + ctx.words]
+                kept_Nv, top_N = ctx.kept.pop(0) if ctx.kept else slices.exponentials(weight_vD, first)[:2]
                 factor_N = (top_N - normaliser_N).exp_().mul_(slope_N).neg_()
                 d_logits_Nv = logit_slopes_(kept_Nv, factor_N, targets_N, first, slope_N)
-                if wants_hidden:
-                    _multiply(d_logits_Nv, weight_vD.T, d_scaled_ND, add=True)
+                if d_scaled_ND is not None:
+                    slices.add_to_hidden(d_scaled_ND, d_logits_Nv, weight_vD)
                 if d_head_VD is not None:
-                    here_vD = d_head_VD[first : first + len(weight_vD)]
-                    _multiply(d_logits_Nv.T, scaled_ND.T, here_vD, add=held_VD is not None)
-        d_hidden_ND = (d_scaled_ND / ctx.temperature).to(hidden_ND.dtype) if wants_hidden else None
+                    slices.add_to_head(d_head_VD[first : first + len(weight_vD)], d_logits_Nv)
+        d_hidden_ND = None if d_scaled_ND is None else (d_scaled_ND / ctx.temperature).to(hidden_ND.dtype)
         found_VD = None if d_head_VD is None or held_VD is not None else d_head_VD.to(head_VD.dtype)
         return d_hidden_ND, found_VD, None, None, None, None, None
 
 
-def _multiply(a_MK: Tensor, b_NK: Tensor, out_MN: Tensor, *, add: bool) -> None:
-    """out = (or +=) a b^T, in float32."""
-    if a_MK.dtype == torch.bfloat16:
-        matmul.matmul(a_MK, b_NK, out=out_MN, add=add)
-    elif add:
-        out_MN.addmm_(a_MK, b_NK.T.to(a_MK.dtype))
-    else:
-        torch.mm(a_MK, b_NK.T.to(a_MK.dtype), out=out_MN)
+class _Slices:
+    """The products of scaled hidden states with slices of the head, in the format of the states."""
 
+    def __init__(self, scaled_ND: Tensor, targets_N: Tensor) -> None:
+        self.scaled_ND, self.targets_N = scaled_ND, targets_N
+        self.found_N = scaled_ND.new_empty(len(scaled_ND), dtype=torch.float32)  # logits of the targets seen so far
+        self.halves = scaled_ND.dtype == torch.bfloat16
+        # What is packed serves all slices; a direction needs one of the two.
+        self._rows, self._columns = cache(lambda: left(scaled_ND)), cache(lambda: right(scaled_ND.T, turns=True))
 
-def _slices(head_VD: Tensor, words: int) -> Iterator[tuple[int, Tensor]]:
-    """(first word, weights [v, D]) of each slice of the head; products bring them into their format."""
-    return ((first, head_VD[first : first + words]) for first in range(0, len(head_VD), words))
+    def exponentials(self, weight_vD: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor]:
+        if self.halves:
+            return packed_exponentials(self._rows(), weight_vD, self.targets_N, first, self.found_N)
+        return exponentials(self.scaled_ND, weight_vD, self.targets_N, first, self.found_N)
+
+    def add_to_hidden(self, d_scaled_ND: Tensor, d_logits_Nv: Tensor, weight_vD: Tensor) -> None:
+        if self.halves:
+            operands = left(d_logits_Nv, turns=True), right(weight_vD.T, turns=True)
+            multiply(*operands, base_MN=d_scaled_ND, out_MN=d_scaled_ND)
+        else:
+            d_scaled_ND.addmm_(d_logits_Nv, weight_vD.to(d_logits_Nv.dtype))
+
+    def add_to_head(self, d_weight_vD: Tensor, d_logits_Nv: Tensor) -> None:
+        if self.halves:
+            multiply(left(d_logits_Nv.T, turns=True), self._columns(), base_MN=d_weight_vD, out_MN=d_weight_vD)
+        else:
+            d_weight_vD.addmm_(d_logits_Nv.T, self.scaled_ND)
 
 
 def token_logprobs(
@@ -112,7 +122,7 @@ def token_logprobs(
     if not len(hidden_ND):
         return hidden_ND.new_zeros(0, dtype=torch.float32)
     keep = torch.is_grad_enabled() and not recompute
-    if dtype != torch.bfloat16 or not matmul.knows(hidden_ND, head_VD):
+    if dtype != torch.bfloat16 or not knows(hidden_ND, head_VD):
         dtype = torch.float32
     logprobs_N: Tensor = _TokenLogprobs.apply(hidden_ND, head_VD, targets_N, temperature, words, keep, dtype)  # type: ignore[no-untyped-call]
     return logprobs_N

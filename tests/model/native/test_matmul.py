@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.model.native.tensors import DTYPES, needs_halves, randn, same, threads
 from torch import Tensor
 
-from trilaw.model.native.matmul import knows, matmul
+from trilaw.model.native.matmul import knows, left, multiply, right
 
 pytestmark = needs_halves
 
@@ -59,41 +59,48 @@ def test_every_layout(
     held = randn(4, rows + 2, outputs)
     exact, size = product(a, b)
     exact = exact + (0.0 if bias is None else bias.double())
-    out = held.clone()
+    out, turned = held.clone(), (left(a, turns=True), right(b, turns=True))
     with threads(1):
-        matmul(a, b, bias, out=out[1:-1], add=add)
+        multiply(*turned, bias, base_MN=out[1:-1] if add else None, out_MN=out[1:-1])
     assert torch.equal(out[[0, -1]], held[[0, -1]])
     expected = exact + held[1:-1].double() if add else exact
     assert bool(((out[1:-1].double() - expected).abs() <= 4e-6 * size + 1e-6 * expected.abs() + 1e-7).all())
     with threads(2):
-        assert same(matmul(a, b, bias, out=held[1:-1], add=add), out[1:-1])
-        rounded = matmul(a, b, bias)
+        again = left(a, turns=True), right(b, turns=True)
+        assert same(multiply(*again, bias, base_MN=held[1:-1] if add else None, dtype=torch.float32), out[1:-1])
+        base = held[1:-1].to(torch.bfloat16) if add else None
+        rounded = multiply(left(a), right(b), bias, base_MN=base)
+    expected = exact if base is None else exact + base.double()
     assert rounded.dtype == torch.bfloat16
-    assert bool(((rounded.double() - exact).abs() <= 4e-6 * size + 2.0**-8 * exact.abs() + 1e-7).all())
+    assert bool(((rounded.double() - expected).abs() <= 4e-6 * size + 2.0**-8 * expected.abs() + 1e-7).all())
 
 
 def test_the_largest_shapes_of_a_small_model() -> None:
     a, b = randn(1, 600, 576).to(torch.bfloat16), randn(2, 1536, 576)
     exact, size = product(a, b)
-    assert bool(((matmul(a, b, dtype=torch.float32).double() - exact).abs() <= 4e-6 * size).all())
+    assert bool(((multiply(left(a), right(b), dtype=torch.float32).double() - exact).abs() <= 4e-6 * size).all())
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_broken_row_breaks_no_other(value: float) -> None:
     a, b = randn(1, 30, 25), randn(2, 50, 25)
     a[3, 24] = value
-    found = matmul(a, b, dtype=torch.float32)
+    found = multiply(left(a), right(b), dtype=torch.float32)
     assert not found[3].isfinite().any()
     assert found[[i for i in range(30) if i != 3]].isfinite().all()
 
 
 def test_what_it_does_not_take() -> None:
-    a = randn(1, 6, 8)
+    a, narrow = randn(1, 6, 8), torch.zeros(6, 6, dtype=torch.bfloat16)
     with pytest.raises(ValueError, match="copied first"):
-        matmul(randn(1, 6, 16)[:, ::2][::2], a)
+        left(randn(1, 6, 16)[:, ::2][::2])
     with pytest.raises(ValueError, match="contiguous"):
-        matmul(a, a, out=torch.zeros(6, 12)[:, ::2])
-    with pytest.raises(ValueError, match="float32"):
-        matmul(a, a, out=torch.zeros(6, 6, dtype=torch.bfloat16), add=True)
+        multiply(left(a), right(a), out_MN=torch.zeros(6, 12)[:, ::2])
+    with pytest.raises(ValueError, match="one dtype"):
+        multiply(left(a), right(a), base_MN=narrow, dtype=torch.float32)
+    with pytest.raises(ValueError, match="do not make"):
+        multiply(left(a), right(randn(1, 6, 9)))
+    with pytest.raises(ValueError, match="in turns"):
+        multiply(left(randn(1, 6, 1600), turns=True), right(randn(1, 6, 1600), turns=True), out_MN=narrow)
     assert knows(a, a.to(torch.bfloat16))
     assert not knows(a, a.double())

@@ -42,9 +42,11 @@ def functions() -> ctypes.CDLL | None:
         if multiplies_halves(library):
             library.trilaw_product_of_halves.argtypes = (n, n, n, p, p, p, p, i, i)
             library.trilaw_product_of_halves.restype = None
-            library.trilaw_matmul.argtypes = (n, p, p, p, p, i, i, i)
-            library.trilaw_head.argtypes = (n, p, p, p, n, p, p, p, p, i)
-            library.trilaw_matmul.restype = library.trilaw_head.restype = None
+            library.trilaw_pack.argtypes = (n, n, p, i, p, i)
+            library.trilaw_multiply.argtypes = (n, n, n, n, p, p, p, p, p, i, i)
+            library.trilaw_head.argtypes = (n, n, n, p, p, p, n, p, p, p, p, i)
+            for name in ("pack", "multiply", "head"):
+                getattr(library, f"trilaw_{name}").restype = None
     return library
 
 

@@ -10,7 +10,10 @@ import ctypes
 import torch
 from torch import Tensor
 
-from trilaw.model.native.library import HALF, functions, multiplies_halves
+from trilaw.model.native.library import HALF, PANEL, functions, multiplies_halves
+
+_BLOCK = 12  # rows that lie together, as panels.h has it
+_TURN = 768  # inputs at a time where sums may be added up in float32, so that a block of rows stays in the first-level cache
 
 
 class Operand(ctypes.Structure):
@@ -33,32 +36,62 @@ class Operand(ctypes.Structure):
         return Operand(x_MK.data_ptr(), x_MK.shape[0], x_MK.stride(1 if across else 0), across, HALF[x_MK.dtype])
 
 
-def knows(*tensors: Tensor) -> bool:
-    """Whether matrices like these can be multiplied here."""
-    return all(x.device.type == "cpu" and x.dtype in HALF for x in tensors) and multiplies_halves(functions())
+class Packed:
+    """A matrix in the order in which products read it: float32 numbers rounded to bfloat16, or bfloat16 ones."""
+
+    def __init__(self, x_MK: Tensor, width: int, turns: bool) -> None:
+        """width: of rows that lie together. turns: it is for a product in float32."""
+        c = functions()
+        if c is None:
+            raise AssertionError("native products without a library")
+        operand, (self.rows, self.inputs) = Operand.of(x_MK), x_MK.shape
+        count = -(-self.inputs // _TURN) if turns and self.inputs >= 2 * _TURN else 1
+        self.turn = -(-self.inputs // (2 * count)) * 2 or 2
+        pairs = -(-self.inputs // 2)
+        self.numbers = torch.empty(-(-self.rows // width) * width * pairs, dtype=torch.int32)
+        out = (width == PANEL, self.numbers.data_ptr(), torch.get_num_threads())
+        c.trilaw_pack(self.inputs, self.turn, ctypes.byref(operand), *out)
 
 
-def matmul(
-    a_MK: Tensor,
-    b_NK: Tensor,
+def left(a_MK: Tensor, *, turns: bool = False) -> Packed:
+    """a as the left operand of `multiply`. turns: it is for a product in float32; then both have to be."""
+    return Packed(a_MK, _BLOCK, turns)
+
+
+def right(b_NK: Tensor, *, turns: bool = False) -> Packed:
+    """b as the right operand of `multiply`."""
+    return Packed(b_NK, PANEL, turns)
+
+
+def multiply(
+    a: Packed,
+    b: Packed,
     bias_N: Tensor | None = None,
     *,
+    base_MN: Tensor | None = None,
+    out_MN: Tensor | None = None,
     dtype: torch.dtype = torch.bfloat16,
-    out: Tensor | None = None,
-    add: bool = False,
 ) -> Tensor:
-    """a b^T + bias, [M, N], in `dtype` or into `out`, which may be float32 rows of a larger matrix; add: to what is there.
-
-    a, b: float32 (rounded first) or bfloat16. Needs the library, and a processor for which it has such products (`knows`).
-    """
+    """base + a b^T + bias, [M, N], in `dtype` or into `out_MN`, contiguous, which may be `base_MN`; these two are of one dtype."""
     c = functions()
     if c is None:
         raise AssertionError("native products without a library")
-    y_MN = torch.empty(len(a_MK), len(b_NK), dtype=dtype) if out is None else out
-    if not y_MN.is_contiguous() or (add and y_MN.dtype != torch.float32):
-        raise ValueError("products are written to contiguous rows, and added up in float32")
-    a, b = Operand.of(a_MK), Operand.of(b_NK)
+    y_MN = torch.empty(a.rows, b.rows, dtype=dtype) if out_MN is None else out_MN
+    if a.inputs != b.inputs or a.turn != b.turn or y_MN.shape != (a.rows, b.rows):
+        raise ValueError(f"[{a.rows}, {a.inputs}] and [{b.rows}, {b.inputs}] do not make {tuple(y_MN.shape)}")
+    if a.turn < a.inputs and y_MN.dtype != torch.float32:
+        raise ValueError("what was packed in turns is for products in float32")
+    for x_MN in (y_MN, y_MN if base_MN is None else base_MN):
+        if not x_MN.is_contiguous() or x_MN.dtype != y_MN.dtype:
+            raise ValueError("products are written, and added, to contiguous rows of one dtype")
     bias_N = None if bias_N is None else bias_N.float().contiguous()
-    addresses = (ctypes.byref(a), ctypes.byref(b), None if bias_N is None else bias_N.data_ptr(), y_MN.data_ptr())
-    c.trilaw_matmul(a_MK.shape[1], *addresses, HALF[y_MN.dtype], add, torch.get_num_threads())
+    added = (None if x is None else x.data_ptr() for x in (bias_N, base_MN))
+    operands = (a.numbers.data_ptr(), b.numbers.data_ptr())
+    y = (y_MN.data_ptr(), HALF[y_MN.dtype], torch.get_num_threads())
+    c.trilaw_multiply(a.inputs, a.turn, a.rows, b.rows, *operands, *added, *y)
     return y_MN
+
+
+def knows(*tensors: Tensor) -> bool:
+    """Whether matrices like these can be multiplied here."""
+    return all(x.device.type == "cpu" and x.dtype in HALF for x in tensors) and multiplies_halves(functions())

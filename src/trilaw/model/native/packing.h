@@ -6,11 +6,28 @@ bfloat16 numbers go in pairs of inputs, four bytes, float32 ones alone. What is 
 
 #include "panels.h"
 
+typedef uint32_t u4 __attribute__((vector_size(16), aligned(4), may_alias));
+typedef uint32_t u8 __attribute__((vector_size(32)));
+
 /* A panel whose outputs are `count` rows of x, up to 32; `bytes` of a row, rows `step` bytes apart. */
 static inline void panel_of_rows(const char *x, long step, long count, long bytes, char *panel) {
     if (count < PANEL) memset(panel, 0, (size_t)(bytes * PANEL));
-    for (long i = 0; i < bytes / 4; i++)
-        for (long r = 0; r < count; r++) memcpy(panel + i * STEP + 4 * r, x + r * step + 4 * i, 4);
+    for (long r = 0; r < count; r += 4) {
+        long i = 0;
+        const char *from = x + r * step;
+        for (; r + 4 <= count && i + 16 <= bytes; i += 16) {
+            u4 a = *(const u4 *)(from + i), b = *(const u4 *)(from + step + i), c = *(const u4 *)(from + 2 * step + i), d = *(const u4 *)(from + 3 * step + i);
+            u4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+            char *to = panel + i / 4 * STEP + 4 * r;
+            *(u4 *)to = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+            *(u4 *)(to + STEP) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+            ab = __builtin_shufflevector(a, b, 2, 6, 3, 7), cd = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+            *(u4 *)(to + 2 * STEP) = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+            *(u4 *)(to + 3 * STEP) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+        }
+        for (; i < bytes; i += 4)
+            for (long j = r; j < r + 4 && j < count; j++) memcpy(panel + i / 4 * STEP + 4 * j, x + j * step + i, 4);
+    }
 }
 
 /* 16 numbers, from number `at` on, of two rows as pairs of bfloat16; b NULL: its numbers are zero. */
@@ -43,9 +60,6 @@ static inline uint32_t number(const Operand *o, long row, long input, long input
     return o->half ? ((const uint16_t *)o->numbers)[at] : half_of(((const float *)o->numbers)[at]);
 }
 
-typedef uint32_t u4_memory __attribute__((vector_size(16), aligned(4), may_alias));
-typedef uint32_t u8 __attribute__((vector_size(32)));
-
 /* 16 numbers of each of four rows: out[pair][row]. */
 INLINE void pack_four(const char *rows, long step, uint32_t *out, long width, const int half) {
 #define NUMBERS(R) (half ? (u8)*(const h16_memory *)(rows + (R) * step * 2) : (u8)halves(load(rows, (R) * step, 0)))
@@ -54,9 +68,9 @@ INLINE void pack_four(const char *rows, long step, uint32_t *out, long width, co
     /* Pairs 0 and 1, 2 and 3, 4 and 5, 6 and 7 of two rows. */
 #define FOUR(I) \
     do { \
-        u4_memory ab = __builtin_shufflevector(a, b, I, I + 8, I + 1, I + 9), cd = __builtin_shufflevector(c, d, I, I + 8, I + 1, I + 9); \
-        *(u4_memory *)(out + (I)*width) = __builtin_shufflevector(ab, cd, 0, 1, 4, 5); \
-        *(u4_memory *)(out + (I + 1) * width) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7); \
+        u4 ab = __builtin_shufflevector(a, b, I, I + 8, I + 1, I + 9), cd = __builtin_shufflevector(c, d, I, I + 8, I + 1, I + 9); \
+        *(u4 *)(out + (I)*width) = __builtin_shufflevector(ab, cd, 0, 1, 4, 5); \
+        *(u4 *)(out + (I + 1) * width) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7); \
     } while (0)
     FOUR(0);
     FOUR(2);

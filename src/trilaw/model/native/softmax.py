@@ -5,26 +5,19 @@ Shapes: N tokens, v words of the slice.
 
 from __future__ import annotations
 
-import ctypes
-
 import torch
 from torch import Tensor
 
 from trilaw.model.native import ops
 from trilaw.model.native.library import HALF, functions
-from trilaw.model.native.matmul import Operand
+from trilaw.model.native.matmul import Packed, right
 
 
 def exponentials(
     x_ND: Tensor, head_vD: Tensor, targets_N: Tensor, first: int, found_N: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the logits x head^T of a slice that begins with word `first`: exp(logits - top), top, and the sum of the exponentials. found_N gets the
-    logits of the targets that are in the slice.
-
-    x_ND: bfloat16 where there are products with float32 sums (`matmul.knows`), and the exponentials then are too; else float32.
-    """
-    if x_ND.dtype == torch.bfloat16:
-        return _exponentials_of_halves(x_ND, head_vD, targets_N, first, found_N)
+    """Of the float32 logits x head^T of a slice that begins with word `first`: exp(logits - top), top, and the sum of the exponentials. found_N
+    gets the logits of the targets that are in the slice."""
     logits_Nv = x_ND @ head_vD.T.to(x_ND.dtype)
     c = functions() if logits_Nv.dtype == torch.float32 and ops.knows(logits_Nv) else None
     if c is None:
@@ -40,18 +33,19 @@ def exponentials(
     return logits_Nv, top_N, total_N
 
 
-def _exponentials_of_halves(
-    x_ND: Tensor, head_vD: Tensor, targets_N: Tensor, first: int, found_N: Tensor
+def packed_exponentials(
+    x: Packed, head_vD: Tensor, targets_N: Tensor, first: int, found_N: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """The same by bfloat16 products with float32 sums: x as their left operand. The exponentials are bfloat16 then."""
     c = functions()
     if c is None:
         raise AssertionError("native products without a library")
-    kept_Nv = torch.empty(len(x_ND), len(head_vD), dtype=torch.bfloat16)
-    top_N, total_N = torch.empty(2, len(x_ND))
-    x, head = Operand.of(x_ND), Operand.of(head_vD)
-    outputs = (x.data_ptr() for x in (top_N, total_N, found_N, kept_Nv))
-    addresses = (ctypes.byref(x), ctypes.byref(head), targets_N.data_ptr(), first, *outputs)
-    c.trilaw_head(x_ND.shape[1], *addresses, torch.get_num_threads())
+    head = right(head_vD)
+    kept_Nv = torch.empty(x.rows, head.rows, dtype=torch.bfloat16)
+    top_N, total_N = torch.empty(2, x.rows)
+    operands = (x.inputs, x.rows, head.rows, x.numbers.data_ptr(), head.numbers.data_ptr())
+    outputs = (y.data_ptr() for y in (top_N, total_N, found_N, kept_Nv))
+    c.trilaw_head(*operands, targets_N.data_ptr(), first, *outputs, torch.get_num_threads())
     return kept_Nv, top_N, total_N
 
 
