@@ -9,7 +9,7 @@ Multiplication". */
 #ifdef __AVX512BF16__
 
 #define GROUP (384 << 10) /* bytes of panels that stay in the second-level cache while rows go by */
-#define PIECES 12         /* for each thread, so that all end together */
+#define PIECES 32         /* for each thread, so that all end together */
 
 /* y, and what is added to it, which may be y: float32, or bfloat16 if `half`; base and bias may be NULL. */
 typedef struct {

@@ -47,10 +47,26 @@ class Packed:
         operand, (self.rows, self.inputs) = Operand.of(x_MK), x_MK.shape
         count = -(-self.inputs // _TURN) if turns and self.inputs >= 2 * _TURN else 1
         self.turn = -(-self.inputs // (2 * count)) * 2 or 2
-        pairs = -(-self.inputs // 2)
-        self.numbers = torch.empty(-(-self.rows // width) * width * pairs, dtype=torch.int32)
+        self.numbers = _room(-(-self.rows // width) * width * -(-self.inputs // 2))
         out = (width == PANEL, self.numbers.data_ptr(), torch.get_num_threads())
         c.trilaw_pack(self.inputs, self.turn, ctypes.byref(operand), *out)
+
+    def __del__(self) -> None:
+        if len(_SPARE) < _MOST:
+            _SPARE.append(self.numbers)
+
+
+# What was packed is read a moment later and not again. The next matrix goes to the same memory, which the caches still hold.
+_SPARE: list[Tensor] = []
+_MOST = 4
+
+
+def _room(numbers: int) -> Tensor:
+    """Memory for so many pairs, used before if there is any that is large enough and not far too large."""
+    for place, spare in enumerate(reversed(_SPARE)):
+        if numbers <= spare.numel() <= 4 * numbers + 65536:
+            return _SPARE.pop(len(_SPARE) - 1 - place)
+    return torch.empty(numbers, dtype=torch.int32)
 
 
 def left(a_MK: Tensor, *, turns: bool = False) -> Packed:
