@@ -6,6 +6,7 @@ Shapes: M and N outputs, K inputs, which are summed over.
 from __future__ import annotations
 
 import ctypes
+from collections import deque
 
 import torch
 from torch import Tensor
@@ -52,21 +53,26 @@ class Packed:
         c.trilaw_pack(self.inputs, self.turn, ctypes.byref(operand), *out)
 
     def __del__(self) -> None:
-        if len(_SPARE) < _MOST:
+        if hasattr(self, "numbers") and self.numbers.numel() <= _LARGE:
             _SPARE.append(self.numbers)
 
 
 # What was packed is read a moment later and not again. The next matrix goes to the same memory, which the caches still hold.
-_SPARE: list[Tensor] = []
-_MOST = 4
+_SPARE: deque[Tensor] = deque(maxlen=4)
+_LARGE = 8 << 20  # pairs; more than that no cache holds
 
 
-def _room(numbers: int) -> Tensor:
-    """Memory for so many pairs, used before if there is any that is large enough and not far too large."""
-    for place, spare in enumerate(reversed(_SPARE)):
-        if numbers <= spare.numel() <= 4 * numbers + 65536:
-            return _SPARE.pop(len(_SPARE) - 1 - place)
-    return torch.empty(numbers, dtype=torch.int32)
+def _room(pairs: int) -> Tensor:
+    """Memory for so many pairs, used before if there is any that is large enough and not far too large. Safe among threads: each takes whole tensors."""
+    for _ in range(len(_SPARE)):
+        try:
+            spare = _SPARE.pop()
+        except IndexError:
+            break
+        if pairs <= spare.numel() <= 4 * pairs + 65536:
+            return spare
+        _SPARE.appendleft(spare)
+    return torch.empty(pairs, dtype=torch.int32)
 
 
 def left(a_MK: Tensor, *, turns: bool = False) -> Packed:
