@@ -126,3 +126,18 @@ def test_where_it_is_used(tiny_arch: Arch, monkeypatch: pytest.MonkeyPatch) -> N
     assert not supported(arch, torch.device("cuda"), torch.bfloat16)
     monkeypatch.setattr(library, "functions", lambda: None)
     assert not supported(arch, cpu, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_source_that_is_used_up_lets_its_weights_go(tiny_arch: Arch, dtype: torch.dtype, tied: bool) -> None:
+    arch = replace(tiny_arch, hidden_size=64, head_dim=16, tied=tied)
+    if not supported(arch, torch.device("cpu"), dtype):
+        pytest.skip(native.why_not() or "not supported here")
+    tokens_1T = torch.randint(2, 64, (1, 21), generator=torch.Generator().manual_seed(0))
+    source = randomised(arch).to(dtype)
+    expected = logits(prepare(source, dtype), tokens_1T)
+    found = logits(prepare(source, dtype, consume=True), tokens_1T)
+    assert torch.equal(found, expected)
+    assert source.model.embed_tokens.weight.numel() == 0
+    assert not any(weight.numel() for weight in source.model.layers.parameters())

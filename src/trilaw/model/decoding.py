@@ -24,6 +24,7 @@ from trilaw.core.arch import Arch
 from trilaw.model.attention import Cache
 from trilaw.model.layers import Linear
 from trilaw.model.llama import Block, CausalLM
+from trilaw.model.memory import give_back_freed
 from trilaw.model.native import library, ops, products
 from trilaw.model.precision import SMALL
 from trilaw.model.rope import Rotary
@@ -54,19 +55,19 @@ class DecodingLM:
         arch: Arch,
         rotary: Rotary,
         dtype: torch.dtype,
-        embedding_VD: Tensor,
+        embed: Map,
         layers: Sequence[Layer],
         norm_D: Tensor,
         head: Map,
     ) -> None:
-        """dtype: of what goes into the products, and of keys and values."""
-        self.arch, self.rotary, self.dtype, self.device = arch, rotary, dtype, embedding_VD.device
-        self.embedding_VD, self.layers, self.norm_D, self.head = embedding_VD, layers, norm_D, head
+        """dtype: of what goes into the products, and of keys and values. embed: embeddings [N, D] of tokens [N]."""
+        self.arch, self.rotary, self.dtype, self.device = arch, rotary, dtype, norm_D.device
+        self.embed, self.layers, self.norm_D, self.head = embed, layers, norm_D, head
 
     def __call__(self, tokens_1N: Tensor, *, positions_BT: Tensor, cache: Cache) -> Tensor:
         """Hidden states [1, N, D] after the final norm."""
         arch, eps = self.arch, self.arch.norm_eps
-        x_ND = self.embedding_VD[tokens_1N[0]].float()
+        x_ND = self.embed(tokens_1N[0]).float()
         cos_NF, sin_NF = (t[0] for t in self.rotary.halves(positions_BT))
         h_ND = ops.add_norm(x_ND, None, self.layers[0].attention_norm_D, eps, self.dtype)
         following = [*(layer.attention_norm_D for layer in self.layers[1:]), self.norm_D]
@@ -104,6 +105,16 @@ class Plain:
 
     def __call__(self, x_NI: Tensor) -> Tensor:
         return linear(x_NI, self.weight_OI, self.bias_O)
+
+
+class Table:
+    """Embeddings as they are."""
+
+    def __init__(self, embedding_VD: Tensor) -> None:
+        self.embedding_VD = embedding_VD
+
+    def __call__(self, tokens_N: Tensor) -> Tensor:
+        return self.embedding_VD[tokens_N]
 
 
 class Gathered:
@@ -170,21 +181,23 @@ def prepare(source: CausalLM, dtype: torch.dtype, *, consume: bool = False) -> D
             forget(block)
         return made
 
-    return DecodingLM(
-        source.arch,
-        source.rotary,
-        dtype,
-        source.model.embed_tokens.weight.detach().to(dtype),
-        [layer(cast(Block, block)) for block in source.model.layers],
-        source.model.norm.weight.detach().float(),
-        single(source.head_weight, logits=True),
-    )
+    head = single(source.head_weight, logits=True)
+    if source.arch.tied and isinstance(head, products.Halves):
+        embed: Map = head.rows  # one copy serves both
+    else:
+        embed = Table(source.model.embed_tokens.weight.detach().to(dtype))
+    norm_D = source.model.norm.weight.detach().float()
+    if consume:
+        forget(source.model.embed_tokens)
+    layers = [layer(cast(Block, block)) for block in source.model.layers]
+    return DecodingLM(source.arch, source.rotary, dtype, embed, layers, norm_D, head)
 
 
 def forget(module: nn.Module) -> None:
     """Let go of the weights; those that somebody else holds stay there."""
     for weight in module.parameters():
         weight.data = weight.data.new_empty(0)
+    give_back_freed()
 
 
 def packs() -> bool:

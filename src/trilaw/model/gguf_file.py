@@ -82,6 +82,10 @@ class GGUFFile(NamedTuple):
                     "Q8_0 for one."
                 ) from None
             yield values if values.flags.writeable else values.copy()  # float32 is a view of the file
+        page = mmap.PAGESIZE
+        first, end = -(-start // page) * page, (start + nbytes) // page * page
+        if hasattr(self.data, "madvise") and end > first:  # read, and not needed any more
+            self.data.madvise(mmap.MADV_DONTNEED, first, end - first)
 
 
 class _Broken(Exception):

@@ -22,6 +22,7 @@ from torch import Tensor
 from trilaw.core.arch import Arch
 from trilaw.core.errors import ModelError, RunError
 from trilaw.model.llama import CausalLM
+from trilaw.model.memory import drop_pages
 from trilaw.model.registry import empty
 
 CONFIG = "config.json"
@@ -172,7 +173,9 @@ def _tensors(folder: Path, dtype: torch.dtype, device: torch.device) -> Iterator
                             f"{file}: the tensor '{name}' is {tensor.dtype}, quantised weights are not supported."
                         )
                     # A copy even where nothing changes: the reader's tensor may be a view of the file, which can be replaced.
-                    yield name, tensor.to(device, dtype, copy=True)
+                    copied = tensor.to(device, dtype, copy=True)
+                    drop_pages(tensor)
+                    yield name, copied
         except (SafetensorError, OSError, ValueError) as error:
             reason = str(error).rstrip(".")
             raise ModelError(f"{file} is truncated or broken ({reason}); download or save the model again.") from None

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from trilaw.core.arch import Arch
 from trilaw.core.errors import ModelError
-from trilaw.model.decoding import DecodingLM, Gathered, Layer, Map, forget
+from trilaw.model.decoding import DecodingLM, Gathered, Layer, Map, Table, forget
 from trilaw.model.llama import Block, CausalLM
 from trilaw.model.native import library, products
 from trilaw.model.rotation import BLOCK, Rotation
@@ -57,15 +57,19 @@ def prepare(source: CausalLM, *, consume: bool = False) -> DecodingLM:
         raise ModelError(f"{reason}.")
     stream = Rotation(source.arch.hidden_size)
     ones_D = torch.ones(source.arch.hidden_size)  # weights of norms are folded into the maps that follow
-    return DecodingLM(
-        source.arch,
-        source.rotary,
-        torch.bfloat16 if library.multiplies_bytes(library.functions()) else torch.float32,
-        stream(source.model.embed_tokens.weight.float()),
-        [_layer(cast(Block, block), source.arch, stream, ones_D, consume) for block in source.model.layers],
-        ones_D,
-        linear(stream(source.head_weight.float() * source.model.norm.weight.float()), logits=True),
-    )
+    dtype = torch.bfloat16 if library.multiplies_bytes(library.functions()) else torch.float32
+    norm_D = source.model.norm.weight.float()
+    head = linear(_in_slices(lambda head_vD: stream(head_vD.float() * norm_D), source.head_weight), logits=True)
+    embedding_VD = _in_slices(lambda table_vD: stream(table_vD.float()), source.model.embed_tokens.weight)
+    if consume:
+        forget(source.model.embed_tokens)
+    layers = [_layer(cast(Block, block), source.arch, stream, ones_D, consume) for block in source.model.layers]
+    return DecodingLM(source.arch, source.rotary, dtype, Table(embedding_VD), layers, ones_D, head)
+
+
+def _in_slices(change: Map, table_VD: Tensor) -> Tensor:
+    """`change` of a table, which is large beside the rest of a small model, without copies of all of it on the way."""
+    return torch.cat([change(part_vD) for part_vD in torch.split(table_VD, 4096)])
 
 
 class Int8Linear:

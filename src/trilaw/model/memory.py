@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import sys
 
 import torch
+from torch import Tensor
 
 from trilaw.core.arch import Arch
 from trilaw.core.errors import ModelError
@@ -42,6 +44,25 @@ def keep_freed() -> None:
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
         library.mallopt(trim, 2**31 - 1)
         library.mallopt(mmap, most)
+
+
+def give_back_freed() -> None:
+    """Return to the system, now, what this process has freed (glibc; elsewhere nothing happens): holes that a model's weights left are of no use to
+    the form that is made of them, and count."""
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
+
+
+def drop_pages(view: Tensor) -> None:
+    """Let the system take back the memory of a tensor that is a view of a file and not read any more (Linux; elsewhere nothing happens).
+
+    A file that is read through views counts as this process's memory beside the copies made of it, until it is closed.
+    """
+    page, dont_need = mmap.PAGESIZE, 4  # MADV_DONTNEED: what is dropped is read from the file again
+    first = -(-view.data_ptr() // page) * page
+    end = (view.data_ptr() + view.nbytes) // page * page
+    if sys.platform == "linux" and end > first:
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), dont_need)
 
 
 def check_fits(arch: Arch, dtype: torch.dtype, device: torch.device, where: str) -> None:

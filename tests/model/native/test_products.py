@@ -284,3 +284,11 @@ def test_a_row_is_the_same_among_any_number(
     with threads(2):
         for rows in (3, 27, 40):
             assert same(product(x_NI[:rows]), alone_NO[:rows])
+
+
+@needs_halves
+@pytest.mark.parametrize("shape", [(1, 2), (33, 62), (160, 576)], ids=str)
+def test_a_packed_weight_gives_its_rows_back(shape: tuple[int, int]) -> None:
+    weight_OI = randn(0, *shape)
+    chosen = torch.randint(shape[0], (3, 5), generator=torch.Generator().manual_seed(1)).flatten()
+    assert same(products.Halves(weight_OI).rows(chosen), weight_OI.to(torch.bfloat16)[chosen])

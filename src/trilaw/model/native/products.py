@@ -11,6 +11,8 @@ from torch import Tensor
 
 from trilaw.model.native.library import HALF, PANEL, functions
 
+_SLICE = 4096  # outputs that are rounded at a time, for the sake of memory
+
 
 class Bytes:
     """x W^T + b by products of 8-bit integers: W is rounded once with a scale for each output, x as it comes with a scale for each row.
@@ -23,10 +25,13 @@ class Bytes:
         if rotate and inputs % 64:
             raise ValueError(f"{inputs} inputs are no multiple of 64, so they cannot be rotated here")
         self.outputs, self.inputs, self.dtype, self.rotate = outputs, -(-inputs // 4) * 4, dtype, rotate
-        scale_O = weight_OI.abs().amax(1).float() / 127
-        whole_OI = (weight_OI / scale_O.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round()
+        scale_O = torch.cat([part.abs().amax(1).float() for part in torch.split(weight_OI, _SLICE)]) / 127
         padding = (0, self.inputs - inputs, 0, -outputs % PANEL)
-        bytes_OI = (F.pad(whole_OI, padding) + 128).to(torch.uint8)
+        bytes_OI = torch.full((outputs + padding[3], self.inputs), 128, dtype=torch.uint8)
+        for first in range(0, outputs, _SLICE):
+            part = slice(first, min(first + _SLICE, outputs))
+            least_O = scale_O[part].clamp_min(torch.finfo(torch.float32).tiny)
+            bytes_OI[part, :inputs] = ((weight_OI[part] / least_O[:, None]).round() + 128).to(torch.uint8)
         self.panels = _panels(bytes_OI)
         self.scale_O = F.pad(scale_O, padding[2:]).contiguous()
         self.bias_O = None if bias_O is None else F.pad(bias_O.float(), padding[2:]).contiguous()
@@ -65,7 +70,8 @@ class Halves:
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None, dtype: torch.dtype = torch.float32) -> None:
         self.outputs, self.inputs = weight_OI.shape
         self.dtype, padding = dtype, -self.outputs % PANEL
-        self.panels = _panels(F.pad(weight_OI.to(torch.bfloat16), (0, 0, 0, padding)))
+        halves_OI = weight_OI.to(torch.bfloat16)
+        self.panels = _panels(F.pad(halves_OI, (0, 0, 0, padding)) if padding else halves_OI)
         self.bias_O = None if bias_O is None else F.pad(bias_O.float(), (0, padding)).contiguous()
 
     def __call__(self, x_NI: Tensor) -> Tensor:
@@ -86,6 +92,11 @@ class Halves:
             torch.get_num_threads(),
         )
         return y_NO
+
+    def rows(self, outputs_N: Tensor) -> Tensor:
+        """The weight's rows of these numbers, bfloat16 [N, I]: a head that is tied to the embedding holds that too."""
+        panels_NF = self.panels[outputs_N // PANEL, :, outputs_N % PANEL]
+        return panels_NF.contiguous().view(torch.bfloat16)
 
 
 def _panels(weight_OI: Tensor) -> Tensor:
