@@ -130,3 +130,15 @@ def test_auto_micro_tokens(tiny_arch: Arch) -> None:
     assert 1500 <= auto_micro_tokens(smollm, cpu) <= 2500
     assert auto_micro_tokens(smollm, cpu, recompute=True) == 8192
     assert auto_micro_tokens(smollm, cpu, dtype=torch.bfloat16) > 1.2 * auto_micro_tokens(smollm, cpu)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_pass_without_gradients_gives_the_same_numbers(dtype: torch.dtype) -> None:
+    """So a policy is at no distance from a reference of the same weights."""
+    arch = Arch(64, 64, 96, 2, 2, 1, 32, 64, tied=True)
+    model = build(arch, seed=0)
+    for part in micro_batches(made([(9, 12), (30, 9), (9, 5)]), 200):
+        with_gradients = completion_logprobs(model, part, dtype)
+        with torch.no_grad():
+            without = completion_logprobs(model, part, dtype)
+        assert torch.allclose(without, with_gradients.detach(), rtol=0, atol=2e-6 if dtype == torch.float32 else 0)

@@ -22,7 +22,7 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor, base: Tensor | None = None) -> Tensor:
         """base + x W^T + b, without a base x W^T + b."""
-        if torch.is_grad_enabled() and lean.multiplies(input, self.weight):
+        if lean.multiplies(input, self.weight):
             return lean.maps(input, (self.weight, self.bias), base=base)[0]
         y = linear(input, self.weight, self.bias)
         return y if base is None else base + y
@@ -30,7 +30,7 @@ class Linear(nn.Linear):
 
 def several(x: Tensor, *maps: Linear) -> tuple[Tensor, ...]:
     """Each map of x."""
-    if torch.is_grad_enabled() and lean.multiplies(x, *(m.weight for m in maps)):
+    if lean.multiplies(x, *(m.weight for m in maps)):
         return lean.maps(x, *((m.weight, m.bias) for m in maps))
     return tuple(m(x) for m in maps)
 
@@ -55,6 +55,12 @@ def lowered_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
+def trains(x: Tensor) -> bool:
+    """Whether the parts of `lean` do the work. Autocast is for training, and a pass without gradients there (a reference, a validation loss) is to
+    give the same numbers as one with them."""
+    return torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type)
+
+
 class RMSNorm(nn.Module):
     """weight * x / rms(x), the division in float32 as Hugging Face has it, the product in the input's dtype."""
 
@@ -65,7 +71,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype == torch.float32:
-            if torch.is_grad_enabled():
+            if trains(x):
                 return lean.rms_norm(x, self.weight, self.eps, lowered_dtype(x))
             return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
         return self.weight * F.rms_norm(x.float(), self.weight.shape, None, self.eps).to(x.dtype)
@@ -83,7 +89,7 @@ class SwiGLU(nn.Module):
     def forward(self, x: Tensor, base: Tensor | None = None) -> Tensor:
         """Plus `base`, if there is one."""
         gate, up = several(lowered(x), self.gate_proj, self.up_proj)
-        if torch.is_grad_enabled():
+        if trains(x):
             return lean.gated_down(gate, up, self.down_proj.weight, self.down_proj.bias, base)
         y: Tensor = self.down_proj(F.silu(gate) * up, base)
         return y
