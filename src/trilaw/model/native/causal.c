@@ -145,7 +145,7 @@ INLINE void score_slopes(const int R, const Block *b, long key, const Shape *s, 
         }
     if (half && R > 1) {
 #pragma GCC unroll 16
-        for (int r = 0; r < R; r += 2)
+        for (int r = 0; r + 1 < R; r += 2)
 #pragma GCC unroll 2
             for (int c = 0; c < 2; c++)
                 *(u16x_memory *)(to->turned + (key + r) / 2 * STEP + 64 * c) = rounded(scores[r][c]) | (rounded(scores[r + 1][c]) << 16);
