@@ -12,6 +12,7 @@ from trilaw.model.native import build
 
 LANES = 16  # numbers that the C code takes at a time: sizes of heads are multiples
 PANEL = 32  # outputs of a weight that lie together, as panels.h has it
+ROWS = 12  # rows that whole matrices are multiplied by at a time, as panels.h has it where there are such products
 HALF = {torch.float32: 0, torch.bfloat16: 1}
 
 

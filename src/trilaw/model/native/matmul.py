@@ -11,9 +11,8 @@ from collections import deque
 import torch
 from torch import Tensor
 
-from trilaw.model.native.library import HALF, PANEL, functions, multiplies_halves
+from trilaw.model.native.library import HALF, PANEL, ROWS, functions, multiplies_halves
 
-_BLOCK = 12  # rows that lie together, as panels.h has it
 _TURN = 768  # inputs at a time where sums may be added up in float32, so that a block of rows stays in the first-level cache
 
 
@@ -30,10 +29,7 @@ class Operand(ctypes.Structure):
 
     @staticmethod
     def of(x_MK: Tensor) -> Operand:
-        """Raises ValueError if neither the numbers of a row lie together nor those of a column."""
         across = x_MK.stride(1) != 1
-        if across and x_MK.stride(0) != 1:
-            raise ValueError(f"a matrix with strides {x_MK.stride()} has to be copied first")
         return Operand(x_MK.data_ptr(), x_MK.shape[0], x_MK.stride(1 if across else 0), across, HALF[x_MK.dtype])
 
 
@@ -45,6 +41,8 @@ class Packed:
         c = functions()
         if c is None:
             raise AssertionError("native products without a library")
+        if 1 not in x_MK.stride():  # a gradient that one number was expanded to, for one
+            x_MK = x_MK.contiguous()
         operand, (self.rows, self.inputs) = Operand.of(x_MK), x_MK.shape
         count = -(-self.inputs // _TURN) if turns and self.inputs >= 2 * _TURN else 1
         self.turn = -(-self.inputs // (2 * count)) * 2 or 2
@@ -77,7 +75,7 @@ def _room(pairs: int) -> Tensor:
 
 def left(a_MK: Tensor, *, turns: bool = False) -> Packed:
     """a as the left operand of `multiply`. turns: it is for a product in float32; then both have to be."""
-    return Packed(a_MK, _BLOCK, turns)
+    return Packed(a_MK, ROWS, turns)
 
 
 def right(b_NK: Tensor, *, turns: bool = False) -> Packed:
