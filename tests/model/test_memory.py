@@ -13,13 +13,13 @@ def test_dropped_pages_of_a_file_are_read_again(tmp_path: Path) -> None:
     numbers = torch.arange(1 << 16, dtype=torch.float32)
     numbers.numpy().tofile(tmp_path / "numbers")
     view = torch.from_file(str(tmp_path / "numbers"), size=len(numbers), dtype=torch.float32)
-    memory.drop_pages(view[5:-5])
+    memory.drop_pages(view[5:].data_ptr(), view[5:-5].nbytes)
     assert torch.equal(view, numbers)
 
 
 def test_a_tensor_within_a_page_is_left_alone() -> None:
     numbers = torch.arange(64.0)
-    memory.drop_pages(numbers[8:16])
+    memory.drop_pages(numbers[8:].data_ptr(), numbers[8:16].nbytes)
     assert torch.equal(numbers, torch.arange(64.0))
 
 

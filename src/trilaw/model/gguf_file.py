@@ -22,6 +22,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 from numpy.typing import NDArray
 
 from trilaw.core.errors import ModelError
+from trilaw.model.memory import drop_pages
 
 MOST = 64 << 20  # bytes before the weights; the largest vocabularies known (256,000 tokens) take a quarter of it
 VERSIONS = (2, 3)
@@ -82,10 +83,7 @@ class GGUFFile(NamedTuple):
                     "Q8_0 for one."
                 ) from None
             yield values if values.flags.writeable else values.copy()  # float32 is a view of the file
-        page = mmap.PAGESIZE
-        first, end = -(-start // page) * page, (start + nbytes) // page * page
-        if hasattr(self.data, "madvise") and end > first:  # read, and not needed any more
-            self.data.madvise(mmap.MADV_DONTNEED, first, end - first)
+        drop_pages(np.frombuffer(self.data, np.uint8, nbytes, start).ctypes.data, nbytes)
 
 
 class _Broken(Exception):

@@ -174,7 +174,7 @@ def _tensors(folder: Path, dtype: torch.dtype, device: torch.device) -> Iterator
                         )
                     # A copy even where nothing changes: the reader's tensor may be a view of the file, which can be replaced.
                     copied = tensor.to(device, dtype, copy=True)
-                    drop_pages(tensor)
+                    drop_pages(tensor.data_ptr(), tensor.nbytes)
                     yield name, copied
         except (SafetensorError, OSError, ValueError) as error:
             reason = str(error).rstrip(".")

@@ -8,7 +8,6 @@ import os
 import sys
 
 import torch
-from torch import Tensor
 
 from trilaw.core.arch import Arch
 from trilaw.core.errors import ModelError
@@ -36,14 +35,10 @@ def keep_freed() -> None:
     A training step frees what it keeps for backward and soon asks for as much again. The C library gives so much back to the system, which
     clears every page before it hands it out once more: 6 % of a step on two cores. The largest tensors, from 32 MiB on, are given back all the same.
     """
-    trim, mmap, most = (
-        -1,
-        -3,
-        32 << 20,
-    )  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and its largest value, as malloc.h has them
+    trim, mapped = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
         library.mallopt(trim, 2**31 - 1)
-        library.mallopt(mmap, most)
+        library.mallopt(mapped, 32 << 20)  # the most that it takes
 
 
 def give_back_freed() -> None:
@@ -53,14 +48,13 @@ def give_back_freed() -> None:
         library.malloc_trim(0)
 
 
-def drop_pages(view: Tensor) -> None:
-    """Let the system take back the memory of a tensor that is a view of a file and not read any more (Linux; elsewhere nothing happens).
+def drop_pages(address: int, size: int) -> None:
+    """Let the system take back the memory at `address`, a view of a file that is not read any more (Linux; elsewhere nothing happens).
 
     A file that is read through views counts as this process's memory beside the copies made of it, until it is closed.
     """
     page, dont_need = mmap.PAGESIZE, 4  # MADV_DONTNEED: what is dropped is read from the file again
-    first = -(-view.data_ptr() // page) * page
-    end = (view.data_ptr() + view.nbytes) // page * page
+    first, end = -(-address // page) * page, (address + size) // page * page  # whole pages: others may hold neighbours
     if sys.platform == "linux" and end > first:
         ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), dont_need)
 

@@ -9,21 +9,25 @@ bfloat16 numbers go in pairs of inputs, four bytes, float32 ones alone. What is 
 typedef uint32_t u4 __attribute__((vector_size(16), aligned(4), may_alias));
 typedef uint32_t u8 __attribute__((vector_size(32)));
 
+/* Four times four bytes of each of four rows: what stands in rows comes out in columns, `step` apart. */
+INLINE void turn_four(u4 a, u4 b, u4 c, u4 d, uint32_t *out, long step) {
+    u4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+    *(u4 *)out = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+    *(u4 *)(out + step) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+    ab = __builtin_shufflevector(a, b, 2, 6, 3, 7), cd = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    *(u4 *)(out + 2 * step) = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+    *(u4 *)(out + 3 * step) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+}
+
 /* A panel whose outputs are `count` rows of x, up to 32; `bytes` of a row, rows `step` bytes apart. */
 static inline void panel_of_rows(const char *x, long step, long count, long bytes, char *panel) {
     if (count < PANEL) memset(panel, 0, (size_t)(bytes * PANEL));
     for (long r = 0; r < count; r += 4) {
         long i = 0;
-        const char *from = x + r * step;
         for (; r + 4 <= count && i + 16 <= bytes; i += 16) {
-            u4 a = *(const u4 *)(from + i), b = *(const u4 *)(from + step + i), c = *(const u4 *)(from + 2 * step + i), d = *(const u4 *)(from + 3 * step + i);
-            u4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
-            char *to = panel + i / 4 * STEP + 4 * r;
-            *(u4 *)to = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
-            *(u4 *)(to + STEP) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
-            ab = __builtin_shufflevector(a, b, 2, 6, 3, 7), cd = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-            *(u4 *)(to + 2 * STEP) = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
-            *(u4 *)(to + 3 * STEP) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+            const char *at = x + r * step + i;
+            turn_four(*(const u4 *)at, *(const u4 *)(at + step), *(const u4 *)(at + 2 * step), *(const u4 *)(at + 3 * step),
+                      (uint32_t *)(panel + i / 4 * STEP + 4 * r), PANEL);
         }
         for (; i < bytes; i += 4)
             for (long j = r; j < r + 4 && j < count; j++) memcpy(panel + i / 4 * STEP + 4 * j, x + j * step + i, 4);
@@ -65,18 +69,10 @@ INLINE void pack_four(const char *rows, long step, uint32_t *out, long width, co
 #define NUMBERS(R) (half ? (u8)*(const h16_memory *)(rows + (R) * step * 2) : (u8)halves(load(rows, (R) * step, 0)))
     u8 a = NUMBERS(0), b = NUMBERS(1), c = NUMBERS(2), d = NUMBERS(3);
 #undef NUMBERS
-    /* Pairs 0 and 1, 2 and 3, 4 and 5, 6 and 7 of two rows. */
-#define FOUR(I) \
-    do { \
-        u4 ab = __builtin_shufflevector(a, b, I, I + 8, I + 1, I + 9), cd = __builtin_shufflevector(c, d, I, I + 8, I + 1, I + 9); \
-        *(u4 *)(out + (I)*width) = __builtin_shufflevector(ab, cd, 0, 1, 4, 5); \
-        *(u4 *)(out + (I + 1) * width) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7); \
-    } while (0)
-    FOUR(0);
-    FOUR(2);
-    FOUR(4);
-    FOUR(6);
-#undef FOUR
+#define PART(X, I) __builtin_shufflevector(X, X, I, I + 1, I + 2, I + 3)
+    turn_four(PART(a, 0), PART(b, 0), PART(c, 0), PART(d, 0), out, width);
+    turn_four(PART(a, 4), PART(b, 4), PART(c, 4), PART(d, 4), out + 4 * width, width);
+#undef PART
 }
 
 /* `width` rows from `first` on, a pair of inputs of each, then the next pair: a block of rows, or a panel. */
